@@ -1,0 +1,4 @@
+//! Backends execute programs: [`cpu`] in plain Rust and SIMD, [`gpu`] in WGSL. A backend knows nothing of models.
+
+pub mod cpu;
+pub mod gpu;

@@ -1,0 +1,1 @@
+//! Pages of keys and values, page tables, fork, rollback, window eviction, recurrent state slots. Not built yet.

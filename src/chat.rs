@@ -1,0 +1,1 @@
+//! Conversations over a session: templates, roles, tools. Not built yet.

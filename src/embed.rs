@@ -1,0 +1,1 @@
+//! Embeddings of texts: pooling and batching over an encoder. Not built yet.

@@ -1,0 +1,61 @@
+//! The one error type of the crate: what was found, where, and what was expected instead.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with kiln's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, by the place it went wrong in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("{source}")]
+    Io {
+        /// What the system said.
+        #[from]
+        source: std::io::Error,
+    },
+    /// A file's bytes break a rule of the GGUF container.
+    #[error("invalid GGUF: {subject} at byte {offset}: found {found}, expected {expected}")]
+    Gguf {
+        /// The key, tensor or part of the header.
+        subject: String,
+        /// Where in the file, counted from the start of the container.
+        offset: u64,
+        /// What the file says.
+        found: String,
+        /// What it may say.
+        expected: String,
+    },
+    /// A metadata key is missing, has another type, or has a value that cannot be used.
+    #[error("metadata key `{key}`: found {found}, expected {expected}")]
+    Metadata {
+        /// The full key.
+        key: String,
+        /// What the file says.
+        found: String,
+        /// What it may say.
+        expected: String,
+    },
+    /// Any of the above, in a named file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    /// Says which file the error is about.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Error::File { path: path.to_owned(), source: Box::new(self) }
+    }
+
+    /// A metadata key that does not hold what was expected.
+    pub(crate) fn metadata(key: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Error::Metadata { key: key.into(), found: found.into(), expected: expected.into() }
+    }
+}

@@ -1,0 +1,5 @@
+//! The GGUF container.
+
+/// Placeholder for the type table.
+#[derive(Debug)]
+pub struct TensorType;

@@ -1,0 +1,1 @@
+//! Structured output: masks over the vocabulary from a schema or a grammar. Not built yet.

@@ -1,0 +1,39 @@
+//! kiln runs GGUF language models on any GPU that WebGPU reaches (Metal, Vulkan, DX12), with a CPU SIMD path for the
+//! layers that do not fit.
+//!
+//! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files, and
+//! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata.
+//!
+//! # Layers
+//!
+//! Imports go only rightwards; `tests/layering.rs` holds every file to it:
+//!
+//! ```text
+//! lib → chat, embed → session → scheduler, sampler, grammar, tokenizer → model, backend, cache
+//!     → program → quant → gguf → options, error
+//! ```
+//!
+//! The hinge is [`program`]: a model *writes* a program, the backends *execute* it, and neither imports the other.
+//!
+//! # Manners
+//!
+//! No async runtime, no environment variables, no prints and no panics: plain options in, [`Result`] out, and the
+//! `log` facade for words.
+
+pub mod backend;
+pub mod cache;
+pub mod chat;
+pub mod embed;
+pub mod error;
+pub mod gguf;
+pub mod grammar;
+pub mod model;
+pub mod options;
+pub mod program;
+pub mod quant;
+pub mod sampler;
+pub mod scheduler;
+pub mod session;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! Hyper-parameters and flags from metadata; one small file per family that writes its program. Not built yet.

@@ -1,0 +1,1 @@
+//! The contract between models and backends: ops, slots, and the flat op list with layer tags. Not built yet.

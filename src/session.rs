@@ -1,0 +1,1 @@
+//! One sequence of tokens, its cache and its replies. Not built yet.
