@@ -1,1 +1,4 @@
 //! Text to token ids and back.
+mod interner;
+mod merge;
+mod trie;
