@@ -187,19 +187,25 @@ impl Chars {
         kind & WHITE == 0 && (kind & self.kinds != 0 || ranged()) != self.negated
     }
 
-    /// Whether the character at `pos` is in the class, and its length in bytes; the end is in no class.
+    /// Where the characters from `pos` on stop being in the class (or, with `member` false, out of it), after `max` at
+    /// the latest; and how many they are.
     #[inline]
-    pub(super) fn at(&self, text: Text, pos: usize) -> (bool, usize) {
-        match text.0.as_bytes().get(pos) {
-            Some(&byte) => match self.ascii.get(byte as usize) {
-                Some(&member) => (member, 1),
-                None => text
-                    .0
-                    .get(pos..)
-                    .and_then(|rest| rest.chars().next())
-                    .map_or((false, 0), |c| (self.contains(c), c.len_utf8())),
-            },
-            None => (false, 0),
+    pub(super) fn run(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
+        let (mut end, mut count) = (pos, 0);
+        while count < max
+            && let Some(&byte) = text.as_bytes().get(end)
+        {
+            let len_bytes = match self.ascii.get(byte as usize) {
+                Some(&ascii) if ascii == member => 1,
+                Some(_) => break,
+                None => match text.get(end..).and_then(|rest| rest.chars().next()) {
+                    Some(c) if self.contains(c) == member => c.len_utf8(),
+                    _ => break,
+                },
+            };
+            end += len_bytes;
+            count += 1;
         }
+        (end, count)
     }
 }

@@ -1,6 +1,6 @@
 //! The smaller ways of cutting, which stand before or after [`Words`](super::words::Words).
 
-use super::chars::{Chars, Set, Text, WHITE, kind};
+use super::chars::{Chars, Set, WHITE, kind};
 
 /// Cuts out runs of a class: `lead?[of]{min,max}`, each as long as it can be.
 #[derive(Debug, Clone, Copy)]
@@ -14,20 +14,12 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
-        let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of the character at hand
-        while pos < text.len() {
-            let (mut end, mut count) = (pos, 0);
-            while count < self.max {
-                let (member, len_bytes) = self.of.at(Text(text), end);
-                if !member {
-                    break;
-                }
-                end += len_bytes;
-                count += 1;
-            }
+        let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
+        loop {
+            (pos, _) = self.of.run(text, pos, false, usize::MAX);
+            let (end, count) = self.of.run(text, pos, true, self.max);
             if count == 0 {
-                pos += Text(text).at(pos).1;
-                continue;
+                break;
             }
             if count >= self.min {
                 let from = self.with_lead(text, start, pos);
@@ -64,12 +56,12 @@ pub(super) struct Thirds {
 
 impl Thirds {
     pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
-        let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of the character at hand
-        while pos < text.len() {
-            let (mut end, mut count) = (pos, 0);
-            while let (true, len_bytes) = self.of.at(Text(text), end) {
-                end += len_bytes;
-                count += 1;
+        let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
+        loop {
+            (pos, _) = self.of.run(text, pos, false, usize::MAX);
+            let (end, count) = self.of.run(text, pos, true, usize::MAX);
+            if count == 0 {
+                break;
             }
             for (i, (offset, _)) in text[pos..end].char_indices().enumerate() {
                 let cut = pos + offset;
@@ -78,11 +70,11 @@ impl Thirds {
                     start = cut;
                 }
             }
-            if self.after && count > 0 {
+            if self.after {
                 piece(&text[start..end]);
                 start = end;
             }
-            pos = end + Text(text).at(end).1;
+            pos = end;
         }
         if start < text.len() {
             piece(&text[start..]);
