@@ -326,8 +326,7 @@ impl Cache {
         if ids.len() <= CACHED_IDS {
             let mut kept = [0; CACHED_IDS];
             kept[..ids.len()].copy_from_slice(ids);
-            self.entries[slot] =
-                Entry { packed, piece_bytes: piece.len() as u8, id_count: ids.len() as u8, ids: kept };
+            self.entries[slot] = Entry { packed, piece_bytes: piece.len() as u8, id_count: ids.len() as u8, ids: kept };
         }
     }
 }
@@ -351,7 +350,8 @@ mod tests {
         /// `rank_of` says which rank the n-th merge gets.
         fn new(seed: u64, letters: u32, merges: u32, rank_of: impl Fn(u32) -> u32) -> Self {
             let mut state = seed;
-            let mut toy = Toy { words: (0..letters).map(|i| vec![b'a' + i as u8]).collect(), merges: Default::default() };
+            let mut toy =
+                Toy { words: (0..letters).map(|i| vec![b'a' + i as u8]).collect(), merges: Default::default() };
             for i in 0..merges {
                 let pick = toy.words.len() as u32;
                 let (left, right) = (random(&mut state) % pick, random(&mut state) % pick);
@@ -372,7 +372,8 @@ mod tests {
         fn naive(&self, piece: &[u8]) -> Vec<u32> {
             let mut symbols: Vec<u32> = piece.iter().map(|&b| u32::from(b - b'a')).collect();
             loop {
-                let pairs = symbols.windows(2).enumerate().filter_map(|(i, w)| Some((self.merges.get(&(w[0], w[1]))?, i)));
+                let pairs =
+                    symbols.windows(2).enumerate().filter_map(|(i, w)| Some((self.merges.get(&(w[0], w[1]))?, i)));
                 let Some((merge, i)) = pairs.min_by_key(|(merge, i)| (merge.rank, *i)) else { return symbols };
                 symbols[i] = merge.symbol;
                 symbols.remove(i + 1);

@@ -1,0 +1,285 @@
+//! Byte-pair encoding (`gpt2`, `gemma4`): words are merged by a ranked list of pairs.
+//!
+//! Byte-level vocabularies write each byte of a text as one printable character. That spelling is undone at load, so
+//! that merging works on the bytes themselves. `gemma4` and its kin merge characters instead, spaces as U+2581, and fall
+//! back to byte tokens.
+
+use super::interner::{Interner, mix};
+use super::merge::{Merge, Merger, NO_SYMBOL, Rules};
+use super::seams::Seams;
+use super::split::Family;
+use super::unicode;
+use super::vocab::{Vocab, escape_spaces, missing};
+use crate::Result;
+use crate::gguf::Metadata;
+
+const MERGES: &str = "tokenizer.ggml.merges";
+
+#[derive(Debug)]
+pub(super) struct Bpe {
+    pub(super) family: &'static Family,
+    /// The real bytes of every token, under the token's id, and after them of every other merge result.
+    symbols: Interner,
+    token_count: u32,
+    pairs: Pairs,
+    /// The symbol of each single byte.
+    bytes: Box<[u32; 256]>,
+    /// Only for vocabularies of characters, whose words can be long.
+    seams: Option<Seams>,
+    whitespace: Whitespace,
+}
+
+/// What becomes of white space before words are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whitespace {
+    Kept,
+    /// It only separates words, as for the `whitespace` model; letters may be made small as well.
+    Dropped {
+        lowercase: bool,
+    },
+}
+
+impl Bpe {
+    /// The `whitespace` model.
+    pub(super) fn load_whitespace(metadata: &Metadata, vocab: &Vocab, family: &'static Family) -> Result<Self> {
+        let lowercase = metadata.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(family.lowercase);
+        Ok(Bpe { whitespace: Whitespace::Dropped { lowercase }, ..Self::load(metadata, vocab, family)? })
+    }
+
+    pub(super) fn load(metadata: &Metadata, vocab: &Vocab, family: &'static Family) -> Result<Self> {
+        let mut symbols = Interner::with_capacity(vocab.len() as usize * 2, vocab.len() as usize * 8);
+        let mut buffer = Vec::new();
+        for id in 0..vocab.len() {
+            let text = vocab.text(id);
+            buffer.clear();
+            if !family.byte_level {
+                symbols.push(text);
+            } else if unspell(text, &mut buffer) {
+                symbols.push(&buffer);
+            } else {
+                symbols.push_hidden(text);
+            }
+        }
+        let bytes = Box::new(std::array::from_fn(|byte| match family.byte_level {
+            true => symbols.intern(&[byte as u8]),
+            false => vocab.byte_token(byte as u8).unwrap_or(NO_SYMBOL),
+        }));
+        let mut bpe = Bpe {
+            family,
+            symbols,
+            token_count: vocab.len(),
+            pairs: Pairs::default(),
+            bytes,
+            seams: (!family.byte_level).then(Seams::new),
+            whitespace: Whitespace::Kept,
+        };
+        bpe.load_merges(metadata)?;
+        Ok(bpe)
+    }
+
+    fn load_merges(&mut self, metadata: &Metadata) -> Result<()> {
+        let Some(merges) = metadata.strings(MERGES)? else {
+            // Kimi-K2 files may come without: every word is a token or falls apart into bytes.
+            return match self.family.merges_optional {
+                true => Ok(()),
+                false => Err(missing(MERGES, "an array of merges, each two texts with a space between")),
+            };
+        };
+        self.pairs = Pairs::with_capacity(merges.len());
+        let mut joined = Vec::new();
+        for (merge, rank) in merges.zip(0..) {
+            // The first part may begin with a space.
+            let Some(space) = merge.iter().skip(1).position(|&b| b == b' ').map(|at| at + 1) else { continue };
+            let (left, right) = (&merge[..space], &merge[space + 1..]);
+            joined.clear();
+            let left_bytes = if self.family.byte_level {
+                let known = unspell(left, &mut joined);
+                let left_bytes = joined.len();
+                if !known || !unspell(right, &mut joined) {
+                    continue;
+                }
+                left_bytes
+            } else {
+                joined.extend_from_slice(left);
+                joined.extend_from_slice(right);
+                left.len()
+            };
+            let (left, right) = joined.split_at(left_bytes);
+            if left.is_empty() || right.is_empty() {
+                continue;
+            }
+            if let Some(seams) = &mut self.seams {
+                seams.add_joint(left, right);
+            }
+            let (left, right) = (self.symbols.intern(left), self.symbols.intern(right));
+            let symbol = self.symbols.intern(&joined);
+            self.pairs.insert(left, right, Merge { rank, symbol });
+        }
+        Ok(())
+    }
+
+    /// The bytes that a token stands for, if it can come out of merging.
+    pub(super) fn token_bytes(&self, id: u32) -> &[u8] {
+        self.symbols.text(id)
+    }
+
+    /// Appends the ids of a text without special tokens.
+    pub(super) fn encode(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+        if let Whitespace::Dropped { lowercase } = self.whitespace {
+            self.encode_without_whitespace(text, lowercase, merger, ids);
+        } else if self.family.escape_whitespace {
+            let mut escaped = Vec::new();
+            escape_spaces(text.as_bytes(), &mut escaped);
+            self.encode_words(&unicode::to_text(&escaped), merger, ids);
+        } else {
+            self.encode_words(text, merger, ids);
+        }
+    }
+
+    fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+        self.family.splitter.split(text, &mut |word: &str| self.encode_word(word.as_bytes(), merger, ids));
+    }
+
+    fn encode_without_whitespace(&self, text: &str, lowercase: bool, merger: &mut Merger, ids: &mut Vec<u32>) {
+        for segment in text.split(unicode::is_whitespace).filter(|segment| !segment.is_empty()) {
+            match lowercase {
+                true => self.encode_words(&segment.chars().map(unicode::to_lower).collect::<String>(), merger, ids),
+                false => self.encode_words(segment, merger, ids),
+            }
+        }
+    }
+
+    fn encode_word(&self, word: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
+        let whole = self.family.ignore_merges || (self.family.gemma4 && word.iter().all(|&b| b == b'\n'));
+        if whole && let Some(token) = self.symbols.get(word).filter(|&symbol| symbol < self.token_count) {
+            return ids.push(token);
+        }
+        match &self.seams {
+            None => merger.encode(self, word, ids),
+            Some(seams) => seams.cut(word, |piece| merger.encode(self, piece, ids)),
+        }
+    }
+}
+
+impl Rules for Bpe {
+    fn rank_count(&self) -> usize {
+        self.pairs.rank_count
+    }
+
+    #[inline]
+    fn first_symbol(&self, text: &[u8]) -> (u32, usize) {
+        if self.family.byte_level {
+            return (self.bytes[usize::from(text[0])], 1);
+        }
+        let bytes = unicode::character_bytes(text);
+        (self.symbols.get(&text[..bytes]).unwrap_or(NO_SYMBOL), bytes)
+    }
+
+    #[inline]
+    fn merge(&self, left: u32, right: u32, _: &[u8]) -> Option<Merge> {
+        self.pairs.get(left, right)
+    }
+
+    /// A symbol that is no token falls apart into byte tokens, as far as the vocabulary has them. In byte-level
+    /// vocabularies the reference finds only those bytes whose spelling is one byte long, and so does this.
+    fn emit(&self, symbol: u32, text: &[u8], ids: &mut Vec<u32>) {
+        if symbol < self.token_count {
+            return ids.push(symbol);
+        }
+        let findable = |byte: &u8| !self.family.byte_level || byte.is_ascii_graphic();
+        let tokens = text.iter().filter(|byte| findable(byte)).map(|&byte| self.bytes[usize::from(byte)]);
+        ids.extend(tokens.filter(|&token| token < self.token_count));
+    }
+}
+
+/// The merge list, by the two symbols that merge.
+#[derive(Debug, Default)]
+struct Pairs {
+    slots: Vec<Slot>,
+    rank_count: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    left: u32,
+    right: u32,
+    merge: Merge,
+}
+
+const FREE: Slot = Slot { left: NO_SYMBOL, right: NO_SYMBOL, merge: Merge { rank: 0, symbol: 0 } };
+
+impl Pairs {
+    fn with_capacity(count: usize) -> Self {
+        Pairs { slots: vec![FREE; (count * 2).next_power_of_two()], rank_count: count }
+    }
+
+    /// Of two merges of one pair the first counts.
+    fn insert(&mut self, left: u32, right: u32, merge: Merge) {
+        if let Some(slot) = self.find(left, right)
+            && self.slots[slot].left == NO_SYMBOL
+        {
+            self.slots[slot] = Slot { left, right, merge };
+        }
+    }
+
+    #[inline]
+    fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        if left == NO_SYMBOL {
+            return None;
+        }
+        let slot = &self.slots[self.find(left, right)?];
+        (slot.left == left).then_some(slot.merge)
+    }
+
+    /// Where the pair stands, or the free slot where it would.
+    #[inline]
+    fn find(&self, left: u32, right: u32) -> Option<usize> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let mut at = mix(u64::from(left), u64::from(right)) as usize & mask;
+        loop {
+            let slot = &self.slots[at];
+            if (slot.left == left && slot.right == right) || slot.left == NO_SYMBOL {
+                return Some(at);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+}
+
+/// Undoes the spelling of bytes as printable characters: appends the bytes, or says false if `text` is not so spelt.
+pub(super) fn unspell(text: &[u8], into: &mut Vec<u8>) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    for c in text.chars() {
+        match c {
+            '!'..='~' | '¡'..='¬' | '®'..='ÿ' => into.push(c as u32 as u8),
+            // The bytes that are not printable follow in their own order from U+0100 on.
+            '\u{100}'..='\u{120}' => into.push((c as u32 - 0x100) as u8),
+            '\u{121}'..='\u{142}' => into.push((c as u32 - 0x121 + 0x7F) as u8),
+            '\u{143}' => into.push(0xAD),
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_has_one_spelling() {
+        let mut spelt = Vec::new();
+        for c in (0..0x200).filter_map(char::from_u32) {
+            let mut bytes = Vec::new();
+            if unspell(c.to_string().as_bytes(), &mut bytes) {
+                assert_eq!(bytes.len(), 1);
+                spelt.push((bytes[0], c));
+            }
+        }
+        spelt.sort_unstable();
+        assert_eq!(spelt.iter().map(|&(byte, _)| byte).collect::<Vec<_>>(), (0..=255).collect::<Vec<u8>>());
+        for (byte, spelling) in [(b' ', 'Ġ'), (b'\n', 'Ċ'), (0x7F, 'ġ'), (0xA0, 'ł'), (0xAD, 'Ń'), (b'a', 'a')] {
+            assert!(spelt.contains(&(byte, spelling)), "{byte:#x}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Cutting special tokens out of a text before the rest is tokenized.
+//!
+//! The rule: longer tokens first, and each from left to right in whatever text the longer ones have left. Most texts
+//! hold few special tokens, so one walk over the text finds out which occur at all, and only those are searched for.
+
+use super::special::is_special;
+use super::trie::{Node, Trie};
+use super::vocab::{Attributes, Vocab};
+use std::ops::Range;
+
+/// A part of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fragment {
+    /// Text to tokenize: its bytes' range.
+    Text(Range<usize>),
+    /// A special token that stands in the text.
+    Token(u32),
+}
+
+/// The special tokens of a vocabulary, ready to be searched for.
+#[derive(Debug)]
+pub(super) struct Partitioner {
+    /// Longest first; equally long ones in the order of their ids.
+    tokens: Vec<Special>,
+    trie: Trie,
+    /// For each node of the trie, how many tokens end in it or below.
+    below: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Special {
+    id: u32,
+    text: Box<[u8]>,
+    attributes: Attributes,
+}
+
+impl Partitioner {
+    pub(super) fn new(vocab: &Vocab) -> Self {
+        let mut tokens: Vec<Special> = (0..vocab.len())
+            .filter(|&id| is_special(vocab.attributes(id)) && vocab.id(vocab.text(id)) == Some(id))
+            .map(|id| Special { id, text: vocab.text(id).into(), attributes: vocab.attributes(id) })
+            .collect();
+        tokens.sort_by_key(|token| std::cmp::Reverse(token.text.len()));
+        let trie = Trie::new(tokens.iter().zip(0..).map(|(token, index)| (&token.text[..], index)));
+        let mut below = vec![0; trie.node_count()];
+        for token in &tokens {
+            walk(&trie, &token.text, |node| below[node as usize] += 1);
+        }
+        Partitioner { tokens, trie, below }
+    }
+
+    /// Cuts `text` up. Control and unknown tokens are recognised only if `parse_special`, user-defined ones always.
+    pub(super) fn cut(&self, text: &[u8], parse_special: bool) -> Vec<Fragment> {
+        let mut fragments = match text.len() {
+            0 => vec![],
+            length => vec![Fragment::Text(0..length)],
+        };
+        for index in self.occurring(text) {
+            let token = &self.tokens[index as usize];
+            if parse_special || !token.attributes.has(Attributes::CONTROL.with(Attributes::UNKNOWN)) {
+                fragments = cut_out(token, text, fragments);
+            }
+        }
+        fragments
+    }
+
+    /// The tokens that stand anywhere in the text, in the order of `tokens`.
+    fn occurring(&self, text: &[u8]) -> Vec<u32> {
+        let mut found = Vec::new();
+        if self.tokens.is_empty() {
+            return found;
+        }
+        // Subtrees whose tokens have all been seen are not entered again, so a text full of them costs no more.
+        let mut unseen = self.below.clone();
+        for start in 0..text.len() {
+            let mut node = Trie::ROOT;
+            for &byte in &text[start..] {
+                match self.trie.step(node, byte) {
+                    Some(child) if unseen[child as usize] > 0 => node = child,
+                    _ => break,
+                }
+                let Some(index) = self.trie.value(node) else { continue };
+                if let Err(place) = found.binary_search(&index) {
+                    found.insert(place, index);
+                    walk(&self.trie, &self.tokens[index as usize].text, |node| unseen[node as usize] -= 1);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Visits the nodes below the root along a text that the trie contains.
+fn walk(trie: &Trie, text: &[u8], mut visit: impl FnMut(Node)) {
+    let mut node = Trie::ROOT;
+    for &byte in text {
+        let Some(child) = trie.step(node, byte) else { return };
+        node = child;
+        visit(node);
+    }
+}
+
+fn cut_out(token: &Special, text: &[u8], fragments: Vec<Fragment>) -> Vec<Fragment> {
+    let mut result = Vec::with_capacity(fragments.len() + 2);
+    for fragment in fragments {
+        let Fragment::Text(mut rest) = fragment else {
+            result.push(fragment);
+            continue;
+        };
+        while let Some(at) = find(&text[rest.clone()], &token.text) {
+            let (mut left_end, mut right_start) = (rest.start + at, rest.start + at + token.text.len());
+            if token.attributes.has(Attributes::LSTRIP) {
+                while left_end > rest.start && is_space(text[left_end - 1]) {
+                    left_end -= 1;
+                }
+            }
+            if token.attributes.has(Attributes::RSTRIP) {
+                while right_start < rest.end && is_space(text[right_start]) {
+                    right_start += 1;
+                }
+            }
+            if rest.start < left_end {
+                result.push(Fragment::Text(rest.start..left_end));
+            }
+            result.push(Fragment::Token(token.id));
+            rest = right_start..rest.end;
+        }
+        if !rest.is_empty() {
+            result.push(Fragment::Text(rest));
+        }
+    }
+    result
+}
+
+/// White space as the C library's `isspace` sees it.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    let (&first, _) = part.split_first()?;
+    let mut from = 0;
+    loop {
+        let at = from + text.get(from..)?.iter().position(|&byte| byte == first)?;
+        if text[at..].starts_with(part) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}

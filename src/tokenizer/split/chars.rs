@@ -1,0 +1,211 @@
+//! Kinds of characters, as the splitters see them, and walking a text by kind.
+//!
+//! Every character is of exactly one kind, a bit; sets of kinds are sums of bits, so a test of membership is one `&`.
+//! ASCII is looked up in a table made at compile time, everything else in the Unicode tables.
+
+use crate::tokenizer::unicode::{self, Category, Facts};
+
+/// Kinds of characters, one bit each.
+pub(super) type Set = u16;
+
+/// `a` to `z`.
+pub(super) const LOWER: Set = 1;
+/// `A` to `Z`.
+pub(super) const UPPER: Set = 1 << 1;
+/// Chinese ideographs.
+pub(super) const HAN: Set = 1 << 2;
+/// All other letters, of either case.
+pub(super) const LETTER: Set = 1 << 3;
+/// Combining marks.
+pub(super) const MARK: Set = 1 << 4;
+/// Numbers of any script.
+pub(super) const NUMBER: Set = 1 << 5;
+/// Punctuation.
+pub(super) const PUNCT: Set = 1 << 6;
+/// Symbols.
+pub(super) const SYMBOL: Set = 1 << 7;
+/// The space, U+0020.
+pub(super) const SPACE: Set = 1 << 8;
+/// Carriage return and line feed.
+pub(super) const BREAK: Set = 1 << 9;
+/// All other white space.
+pub(super) const BLANK: Set = 1 << 10;
+/// Controls and code points that are private or not assigned.
+pub(super) const OTHER: Set = 1 << 11;
+/// Code points not assigned inside a block of ideographs.
+pub(super) const HAN_GAP: Set = 1 << 12;
+
+/// `\p{L}`
+pub(super) const LETTERS: Set = LOWER | UPPER | HAN | LETTER;
+/// `\s`
+pub(super) const WHITE: Set = SPACE | BREAK | BLANK;
+/// `[^\s\p{L}\p{N}]`
+pub(super) const SIGNS: Set = MARK | PUNCT | SYMBOL | OTHER | HAN_GAP;
+
+const fn kind_of(facts: Facts) -> Set {
+    match facts.category() {
+        _ if facts.is_whitespace() => BLANK,
+        Category::Letter if facts.is_han() => HAN,
+        Category::Undefined if facts.is_han() => HAN_GAP,
+        Category::Letter => LETTER,
+        Category::Mark => MARK,
+        Category::Number => NUMBER,
+        Category::Punctuation => PUNCT,
+        Category::Symbol => SYMBOL,
+        Category::Control | Category::Undefined | Category::Separator => OTHER,
+    }
+}
+
+/// Kinds of ASCII characters.
+const ASCII: [Set; 128] = {
+    let mut kinds = [0; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' => LOWER,
+            b'A'..=b'Z' => UPPER,
+            b' ' => SPACE,
+            b'\r' | b'\n' => BREAK,
+            byte => kind_of(unicode::ascii_facts(byte)),
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// Kinds of all other characters, by [`Facts`].
+const KINDS: [Set; Facts::COUNT] = {
+    let mut kinds = [0; Facts::COUNT];
+    let mut index = 0;
+    while index < Facts::COUNT {
+        kinds[index] = kind_of(Facts::from_index(index));
+        index += 1;
+    }
+    kinds
+};
+
+/// The kind of `c`.
+pub(super) fn kind(c: char) -> Set {
+    match ASCII.get(c as usize) {
+        Some(&kind) => kind,
+        None => KINDS[unicode::facts(c).index()],
+    }
+}
+
+/// A text, read by kind. Positions are byte offsets of characters, or the end.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'a>(pub &'a str);
+
+impl<'a> Text<'a> {
+    /// The byte at `pos`; zero at the end.
+    pub(super) fn byte(self, pos: usize) -> u8 {
+        self.0.as_bytes().get(pos).copied().unwrap_or(0)
+    }
+
+    /// Kind and length in bytes of the character at `pos`; no kind and no length at the end.
+    #[inline]
+    pub(super) fn at(self, pos: usize) -> (Set, usize) {
+        match self.0.as_bytes().get(pos) {
+            Some(&byte) => match ASCII.get(byte as usize) {
+                Some(&kind) => (kind, 1),
+                None => self.wide(pos),
+            },
+            None => (0, 0),
+        }
+    }
+
+    /// [`at`](Self::at) for what is not ASCII.
+    fn wide(self, pos: usize) -> (Set, usize) {
+        match self.0.get(pos..).and_then(|rest| rest.chars().next()) {
+            Some(c) => (kind(c), c.len_utf8()),
+            None => (0, 0),
+        }
+    }
+
+    /// Where the run of characters in `set` that starts at `pos` ends.
+    #[inline]
+    pub(super) fn run(self, mut pos: usize, set: Set) -> usize {
+        loop {
+            let (kind, len_bytes) = self.at(pos);
+            if kind & set == 0 {
+                return pos;
+            }
+            pos += len_bytes;
+        }
+    }
+}
+
+/// A class of characters, as in a regex bracket.
+///
+/// White space past ASCII is in no class, whatever the ranges say: the reference turns it into a vertical tab first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chars {
+    ascii: [bool; 128],
+    kinds: Set,
+    ranges: &'static [(char, char)],
+    negated: bool,
+}
+
+impl Chars {
+    /// Characters of these kinds, or in these ranges, which ascend.
+    pub(super) const fn new(kinds: Set, ranges: &'static [(char, char)]) -> Self {
+        let mut ascii = [false; 128];
+        let mut byte = 0;
+        while byte < 128 {
+            ascii[byte] = ASCII[byte] & kinds != 0;
+            byte += 1;
+        }
+        let mut i = 0;
+        while i < ranges.len() {
+            let mut cpt = ranges[i].0 as usize;
+            while cpt <= ranges[i].1 as usize && cpt < 128 {
+                ascii[cpt] = true;
+                cpt += 1;
+            }
+            i += 1;
+        }
+        Chars { ascii, kinds, ranges, negated: false }
+    }
+
+    /// All other characters.
+    pub(super) const fn not(mut self) -> Self {
+        let mut byte = 0;
+        while byte < 128 {
+            self.ascii[byte] = !self.ascii[byte];
+            byte += 1;
+        }
+        self.negated = !self.negated;
+        self
+    }
+
+    fn contains(&self, c: char) -> bool {
+        let kind = kind(c);
+        let ranged = || {
+            let next = self.ranges.partition_point(|range| range.0 <= c);
+            next.checked_sub(1).and_then(|i| self.ranges.get(i)).is_some_and(|range| c <= range.1)
+        };
+        kind & WHITE == 0 && (kind & self.kinds != 0 || ranged()) != self.negated
+    }
+
+    /// Where the characters from `pos` on stop being in the class (or, with `member` false, out of it), after `max` at
+    /// the latest; and how many they are.
+    #[inline]
+    pub(super) fn run(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
+        let (mut end, mut count) = (pos, 0);
+        while count < max
+            && let Some(&byte) = text.as_bytes().get(end)
+        {
+            let len_bytes = match self.ascii.get(byte as usize) {
+                Some(&ascii) if ascii == member => 1,
+                Some(_) => break,
+                None => match text.get(end..).and_then(|rest| rest.chars().next()) {
+                    Some(c) if self.contains(c) == member => c.len_utf8(),
+                    _ => break,
+                },
+            };
+            end += len_bytes;
+            count += 1;
+        }
+        (end, count)
+    }
+}
