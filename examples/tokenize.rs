@@ -129,11 +129,9 @@ fn encode_lines(tokenizer: &Tokenizer, path: &Path, how: Encode, out: &mut impl 
 }
 
 fn print_ids(ids: &[u32], out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let mut separator = "";
-    for id in ids {
-        write!(out, "{separator}{id}")?;
-        separator = " ";
-    }
+    let mut line = serde_json::to_vec(ids)?;
+    line.iter_mut().filter(|byte| **byte == b',').for_each(|byte| *byte = b' ');
+    out.write_all(line.trim_ascii().strip_prefix(b"[").and_then(|line| line.strip_suffix(b"]")).unwrap_or_default())?;
     Ok(writeln!(out)?)
 }
 

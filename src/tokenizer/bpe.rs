@@ -21,6 +21,7 @@ pub(super) struct Bpe {
     /// The real bytes of every token, under the token's id, and after them of every other merge result.
     symbols: Interner,
     token_count: u32,
+    longest_token_bytes: usize,
     pairs: Pairs,
     /// The symbol of each single byte.
     bytes: Box<[u32; 256]>,
@@ -66,6 +67,7 @@ impl Bpe {
         }));
         let mut bpe = Bpe {
             family,
+            longest_token_bytes: (0..vocab.len()).map(|id| symbols.text(id).len()).max().unwrap_or(0),
             symbols,
             token_count: vocab.len(),
             pairs: Pairs::default(),
@@ -125,22 +127,16 @@ impl Bpe {
 
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        if let Whitespace::Dropped { lowercase } = self.whitespace {
-            self.encode_without_whitespace(text, lowercase, merger, ids);
-        } else if self.family.escape_whitespace {
-            let mut escaped = Vec::new();
+        let mut escaped = Vec::new();
+        let text = if self.family.escape_whitespace {
             escape_spaces(text.as_bytes(), &mut escaped);
-            self.encode_words(&unicode::to_text(&escaped), merger, ids);
+            &unicode::to_text(&escaped)
         } else {
-            self.encode_words(text, merger, ids);
-        }
-    }
-
-    fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        self.family.splitter.split(text, &mut |word: &str| self.encode_word(word.as_bytes(), merger, ids));
-    }
-
-    fn encode_without_whitespace(&self, text: &str, lowercase: bool, merger: &mut Merger, ids: &mut Vec<u32>) {
+            text
+        };
+        let Whitespace::Dropped { lowercase } = self.whitespace else {
+            return self.encode_words(text, merger, ids);
+        };
         for segment in text.split(unicode::is_whitespace).filter(|segment| !segment.is_empty()) {
             match lowercase {
                 true => self.encode_words(&segment.chars().map(unicode::to_lower).collect::<String>(), merger, ids),
@@ -149,15 +145,25 @@ impl Bpe {
         }
     }
 
+    fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+        self.family.splitter.split(text, &mut |word: &str| self.encode_word(word.as_bytes(), merger, ids));
+    }
+
     fn encode_word(&self, word: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
-        let whole = self.family.ignore_merges || (self.family.gemma4 && word.iter().all(|&b| b == b'\n'));
-        if whole && let Some(token) = self.symbols.get(word).filter(|&symbol| symbol < self.token_count) {
-            return ids.push(token);
+        let Some(seams) = &self.seams else { return merger.encode(self, word, ids) };
+        let newlines = self.family.gemma4 && word.iter().all(|&byte| byte == b'\n');
+        match self.token(word) {
+            Some(token) if newlines => ids.push(token),
+            _ => seams.cut(word, |piece| merger.encode(self, piece, ids)),
         }
-        match &self.seams {
-            None => merger.encode(self, word, ids),
-            Some(seams) => seams.cut(word, |piece| merger.encode(self, piece, ids)),
+    }
+
+    /// The token that stands for exactly these bytes.
+    fn token(&self, bytes: &[u8]) -> Option<u32> {
+        if bytes.len() > self.longest_token_bytes {
+            return None;
         }
+        self.symbols.get(bytes).filter(|&symbol| symbol < self.token_count)
     }
 }
 
@@ -173,6 +179,10 @@ impl Rules for Bpe {
         }
         let bytes = unicode::character_bytes(text);
         (self.symbols.get(&text[..bytes]).unwrap_or(NO_SYMBOL), bytes)
+    }
+
+    fn whole(&self, piece: &[u8]) -> Option<u32> {
+        if self.family.ignore_merges { self.token(piece) } else { None }
     }
 
     #[inline]

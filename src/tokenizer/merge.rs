@@ -31,6 +31,10 @@ pub(super) trait Rules {
     fn rank_count(&self) -> usize;
     /// The symbol that `text` starts with and its length in bytes, at least 1.
     fn first_symbol(&self, text: &[u8]) -> (u32, usize);
+    /// The id of a piece that is taken as it is, whatever the merges would make of it.
+    fn whole(&self, _piece: &[u8]) -> Option<u32> {
+        None
+    }
     /// What `left` and `right` become; `joined` is the text of the two together.
     fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<Merge>;
     /// Writes the ids of one final symbol.
@@ -42,41 +46,49 @@ pub(super) trait Rules {
 pub(super) struct Merger {
     scan: Vec<Scanned>,
     queue: Queue,
-    cache: Cache,
+    pieces: PieceCache,
+    pairs: PairCache,
 }
 
 impl Merger {
-    /// For a text of this many bytes: short texts do without the cache of pieces, which would not pay.
+    /// For a text of this many bytes: short texts do without caches, which would not pay.
     pub(super) fn for_text(text_bytes: usize) -> Self {
-        let cache = if text_bytes >= 2048 { Cache::new() } else { Cache::default() };
-        Merger { cache, ..Merger::default() }
+        let mut merger = Merger::default();
+        if text_bytes >= 2048 {
+            merger.pieces = PieceCache::new();
+            merger.pairs = PairCache::new();
+        }
+        merger
     }
 
     /// Appends the ids of one piece. Equal pieces always give equal ids, so recent ones are remembered.
     pub(super) fn encode(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
-        if self.cache.recall(piece, ids) {
+        if self.pieces.recall(piece, ids) {
             return;
         }
         let before = ids.len();
-        self.encode_uncached(rules, piece, ids);
-        self.cache.remember(piece, &ids[before..]);
+        match rules.whole(piece) {
+            Some(id) => ids.push(id),
+            None => self.merge(rules, piece, ids),
+        }
+        self.pieces.remember(piece, &ids[before..]);
     }
 
-    fn encode_uncached(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
+    fn merge(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
         self.scan.clear();
         let mut at = 0;
         while at < piece.len() {
             if self.scan.len() == SCAN_SYMBOLS {
-                return self.queue.encode(rules, piece, ids);
+                return self.queue.encode(rules, &mut self.pairs, piece, ids);
             }
             let (symbol, bytes) = rules.first_symbol(&piece[at..]);
-            self.scan.push(Scanned { start: at, symbol, merge: NO_MERGE });
+            self.scan.push(Scanned { start: at as u32, symbol, merge: NO_MERGE });
             at += bytes;
         }
         self.scan_merge(rules, piece);
         for i in 0..self.scan.len() {
-            let end = self.start_of(i + 1, piece);
-            rules.emit(self.scan[i].symbol, &piece[self.scan[i].start..end], ids);
+            let text = &piece[self.start_of(i, piece)..self.start_of(i + 1, piece)];
+            rules.emit(self.scan[i].symbol, text, ids);
         }
     }
 
@@ -104,19 +116,22 @@ impl Merger {
         }
     }
 
-    fn merge_at(&self, rules: &impl Rules, piece: &[u8], i: usize) -> Merge {
-        let (Some(left), Some(right)) = (self.scan.get(i), self.scan.get(i + 1)) else { return NO_MERGE };
-        rules.merge(left.symbol, right.symbol, &piece[left.start..self.start_of(i + 2, piece)]).unwrap_or(NO_MERGE)
+    #[inline]
+    fn merge_at(&mut self, rules: &impl Rules, piece: &[u8], i: usize) -> Merge {
+        let [left, right, ..] = &self.scan[i..] else { return NO_MERGE };
+        let joined = &piece[left.start as usize..self.start_of(i + 2, piece)];
+        self.pairs.merge(rules, left.symbol, right.symbol, joined)
     }
 
+    #[inline]
     fn start_of(&self, i: usize, piece: &[u8]) -> usize {
-        self.scan.get(i).map_or(piece.len(), |scanned| scanned.start)
+        self.scan.get(i).map_or(piece.len(), |scanned| scanned.start as usize)
     }
 }
 
 /// A symbol of a short piece, and what it and its right neighbour would become.
 struct Scanned {
-    start: usize,
+    start: u32,
     symbol: u32,
     merge: Merge,
 }
@@ -188,13 +203,13 @@ impl Bucket {
 }
 
 impl Queue {
-    fn encode(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
-        self.seed(rules, piece);
+    fn encode(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], ids: &mut Vec<u32>) {
+        self.seed(rules, pairs, piece);
         while let Some(&std::cmp::Reverse(rank)) = self.ranks.peek() {
             let bucket = self.bucket_of[rank as usize] - 1;
             match self.buckets[bucket as usize].pop() {
                 Some(position) if self.nodes[position as usize].merge.rank == rank => {
-                    self.merge_at(rules, piece, position);
+                    self.merge_at(rules, pairs, piece, position);
                 }
                 Some(_) => {}
                 None => {
@@ -214,7 +229,7 @@ impl Queue {
         }
     }
 
-    fn seed(&mut self, rules: &impl Rules, piece: &[u8]) {
+    fn seed(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8]) {
         const FREE: Node = Node { symbol: NO_SYMBOL, previous: NO_LINK, next: NO_LINK, merge: NO_MERGE };
         self.bucket_of.resize(rules.rank_count(), 0);
         self.nodes.clear();
@@ -225,7 +240,7 @@ impl Queue {
             let next = if at + bytes < piece.len() { (at + bytes) as u32 } else { NO_LINK };
             self.nodes[at] = Node { symbol, previous, next, merge: NO_MERGE };
             if previous != NO_LINK {
-                self.update(rules, piece, previous);
+                self.update(rules, pairs, piece, previous);
             }
             previous = at as u32;
             at += bytes;
@@ -233,7 +248,7 @@ impl Queue {
     }
 
     /// Joins the node with its right neighbour and looks at the two pairs that this makes.
-    fn merge_at(&mut self, rules: &impl Rules, piece: &[u8], position: u32) {
+    fn merge_at(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], position: u32) {
         let node = self.nodes[position as usize];
         let right = self.nodes[node.next as usize];
         self.nodes[node.next as usize].merge = NO_MERGE;
@@ -242,19 +257,19 @@ impl Queue {
         }
         self.nodes[position as usize] = Node { symbol: node.merge.symbol, next: right.next, ..node };
         if node.previous != NO_LINK {
-            self.update(rules, piece, node.previous);
+            self.update(rules, pairs, piece, node.previous);
         }
-        self.update(rules, piece, position);
+        self.update(rules, pairs, piece, position);
     }
 
     /// Looks up what the node and its right neighbour become, and queues it.
-    fn update(&mut self, rules: &impl Rules, piece: &[u8], position: u32) {
+    fn update(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], position: u32) {
         let node = self.nodes[position as usize];
         let mut merge = NO_MERGE;
         if node.next != NO_LINK {
             let right = self.nodes[node.next as usize];
             let end = if right.next == NO_LINK { piece.len() } else { right.next as usize };
-            merge = rules.merge(node.symbol, right.symbol, &piece[position as usize..end]).unwrap_or(NO_MERGE);
+            merge = pairs.merge(rules, node.symbol, right.symbol, &piece[position as usize..end]);
         }
         self.nodes[position as usize].merge = merge;
         if merge.rank != NO_RANK {
@@ -276,13 +291,42 @@ impl Queue {
     }
 }
 
-const CACHE_ENTRIES: usize = 1 << 13;
+/// The merges of symbol pairs looked up lately, small enough for the nearest cache of the processor.
+#[derive(Default)]
+struct PairCache {
+    entries: Vec<(u32, u32, Merge)>,
+}
+
+const CACHED_PAIRS: usize = 1 << 11;
+
+impl PairCache {
+    fn new() -> Self {
+        PairCache { entries: vec![(NO_SYMBOL, NO_SYMBOL, NO_MERGE); CACHED_PAIRS] }
+    }
+
+    #[inline]
+    fn merge(&mut self, rules: &impl Rules, left: u32, right: u32, joined: &[u8]) -> Merge {
+        let place = (left.wrapping_mul(0x9E37_79B1) ^ right.wrapping_mul(0x85EB_CA77)) >> 21;
+        match self.entries.get_mut(place as usize) {
+            // Unknown symbols differ in their texts, so they are no key.
+            Some(entry) if left != NO_SYMBOL && right != NO_SYMBOL => {
+                if (entry.0, entry.1) != (left, right) {
+                    *entry = (left, right, rules.merge(left, right, joined).unwrap_or(NO_MERGE));
+                }
+                entry.2
+            }
+            _ => rules.merge(left, right, joined).unwrap_or(NO_MERGE),
+        }
+    }
+}
+
+const CACHED_PIECES: usize = 1 << 13;
 const CACHED_IDS: usize = 5;
 const CACHED_BYTES: usize = 16;
 
 /// The ids of pieces seen lately. One entry a hash: a newer piece evicts an older one.
 #[derive(Default)]
-struct Cache {
+struct PieceCache {
     entries: Vec<Entry>,
 }
 
@@ -295,10 +339,10 @@ struct Entry {
     ids: [u32; CACHED_IDS],
 }
 
-impl Cache {
+impl PieceCache {
     fn new() -> Self {
         let free = Entry { packed: (0, 0), piece_bytes: 0, id_count: 0, ids: [0; CACHED_IDS] };
-        Cache { entries: vec![free; CACHE_ENTRIES] }
+        PieceCache { entries: vec![free; CACHED_PIECES] }
     }
 
     fn slot(&self, piece: &[u8]) -> Option<((u64, u64), usize)> {
@@ -307,7 +351,7 @@ impl Cache {
         }
         let packed = pack(piece);
         let hash = mix(packed.0 ^ piece.len() as u64, packed.1);
-        Some((packed, hash as usize & (CACHE_ENTRIES - 1)))
+        Some((packed, hash as usize & (CACHED_PIECES - 1)))
     }
 
     #[inline]
@@ -417,7 +461,7 @@ mod tests {
             assert_eq!(ids, toy.naive(&piece), "{}", String::from_utf8_lossy(&piece));
             let mut queued = Vec::new();
             if !piece.is_empty() {
-                merger.queue.encode(toy, &piece, &mut queued);
+                merger.queue.encode(toy, &mut merger.pairs, &piece, &mut queued);
             }
             assert_eq!(ids, queued, "{}", String::from_utf8_lossy(&piece));
         }
