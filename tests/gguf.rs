@@ -217,14 +217,13 @@ fn a_tensor_of_another_model_is_refused_or_in_bounds() {
 #[test]
 fn files_that_cannot_be_opened_are_named() {
     let missing = Path::new("no/such/model.gguf");
-    expect_error("missing", Gguf::open(missing), &["no/such/model.gguf", "No such file"]);
+    expect_error("missing", Gguf::open(missing), &["no/such/model.gguf"]);
     expect_error("folder", Gguf::open(std::env::temp_dir()), &[&std::env::temp_dir().display().to_string()]);
     let folder = Folder::new("named");
     let path = folder.write("broken.gguf", b"GGUF\x07\0\0\0");
-    let Err(error) = Gguf::open(path) else { panic!("was accepted") };
-    assert!(
-        matches!(&error, Error::File { path, source } if path.ends_with("broken.gguf") && matches!(**source, Error::Gguf { offset: 4, .. }))
-    );
+    let Err(Error::File { path, source }) = Gguf::open(path) else { panic!("not an error about a file") };
+    assert!(path.ends_with("broken.gguf"));
+    assert!(matches!(*source, Error::Gguf { offset: 4, .. }));
 }
 
 #[test]

@@ -54,7 +54,6 @@ fn broken_preambles() {
 
 #[test]
 fn broken_pairs() {
-    let alignment = |kind: u32| Raw::v3(0, 1).key("general.alignment", kind);
     let rest = &[0; 64];
     expect_errors(vec![
         (
@@ -104,6 +103,14 @@ fn broken_pairs() {
             Raw::v3(0, 1).key("a", kind::STRING).u64(65).raw(rest),
             &["key \"a\": string at byte 37", "65", "at most 64"],
         ),
+    ]);
+}
+
+#[test]
+fn broken_arrays_and_alignments() {
+    let alignment = |kind: u32| Raw::v3(0, 1).key("general.alignment", kind);
+    let rest = &[0; 64];
+    expect_errors(vec![
         (
             "nested array",
             Raw::v3(0, 1).key_array("a", kind::ARRAY, 1).raw(rest),
@@ -157,8 +164,6 @@ fn broken_pairs() {
 
 #[test]
 fn broken_directories() {
-    let one =
-        |name: &str, dimensions: &[u64], kind: u32| Raw::v3(1, 0).tensor(name, dimensions, kind, 0).pad(32).data(64);
     let long = "n".repeat(64);
     let most = i64::MAX as u64;
     expect_errors(vec![
@@ -187,6 +192,22 @@ fn broken_directories() {
         ("negative after zero", one("t", &[0, u64::MAX], 0), &["tensor \"t\": shape"]),
         ("product overflows", one("t", &[1 << 32, 1 << 31], 0), &["tensor \"t\": shape", "2^63-1"]),
         ("product overflows late", one("t", &[2, most / 2, 1, 2], 0), &["tensor \"t\": shape", "2^63-1"]),
+        ("type 43", one("t", &[1], 43), &["tensor \"t\": type at byte 45", "found type 43", "0 to 42"]),
+        ("type -1", one("t", &[1], u32::MAX), &["tensor \"t\": type", "found type 4294967295"]),
+        (
+            "half a block",
+            one("t", &[48], 2),
+            &["tensor \"t\": shape", "48 elements per row", "multiple of 32, the block of Q4_0"],
+        ),
+        ("scalar of a block type", one("t", &[], 12), &["1 elements per row", "multiple of 256, the block of Q4_K"]),
+        ("blocks across rows", one("t", &[16, 2], 8), &["16 elements per row", "Q8_0"]),
+    ]);
+}
+
+#[test]
+fn broken_sizes_and_offsets() {
+    let most = i64::MAX as u64;
+    expect_errors(vec![
         ("size overflows", one("t", &[most], 0), &["tensor \"t\": size", "F32", "fewer than 2^64 bytes"]),
         (
             "padded size overflows",
@@ -198,15 +219,6 @@ fn broken_directories() {
             two_large(),
             &["tensor \"u\": size", "after 9223372036854775808 bytes of other tensors"],
         ),
-        ("type 43", one("t", &[1], 43), &["tensor \"t\": type at byte 45", "found type 43", "0 to 42"]),
-        ("type -1", one("t", &[1], u32::MAX), &["tensor \"t\": type", "found type 4294967295"]),
-        (
-            "half a block",
-            one("t", &[48], 2),
-            &["tensor \"t\": shape", "48 elements per row", "multiple of 32, the block of Q4_0"],
-        ),
-        ("scalar of a block type", one("t", &[], 12), &["1 elements per row", "multiple of 256, the block of Q4_K"]),
-        ("blocks across rows", one("t", &[16, 2], 8), &["16 elements per row", "Q8_0"]),
         ("offset before", two(&[8], &[1], 0), &["tensor \"u\": offset at byte", "found 0", "expected 32"]),
         ("offset not padded", two(&[8], &[1], 31), &["tensor \"u\": offset", "found 31", "expected 32"]),
         ("offset with a gap", two(&[8], &[1], 64), &["tensor \"u\": offset", "found 64", "expected 32"]),
@@ -246,13 +258,18 @@ fn broken_directories() {
             one("t", &[4, 4], 0).cut(1),
             &["tensor \"t\": data", "a file of 159 bytes", "64 bytes from byte 96 to byte 160"],
         ),
-        ("no entry", Raw::v3(1, 0).raw(&[0; 24]).cut(1), &["tensor count"]),
+        ("no entry", Raw::v3(1, 0).raw(&[0; 24]).cut(1), &["tensor count", "found 1, expected at most 0"]),
         (
             "half an entry",
             Raw::v3(1, 0).tensor("name", &[1, 1], 0, 0).cut(1),
             &["tensor \"name\": offset at byte 60", "found 7 bytes"],
         ),
     ]);
+}
+
+/// One tensor, and 64 bytes of data.
+fn one(name: &str, dimensions: &[u64], kind: u32) -> Raw {
+    Raw::v3(1, 0).tensor(name, dimensions, kind, 0).pad(32).data(64)
 }
 
 /// Tensors `t` of f32 at offset 0 and `u` at `offset`.

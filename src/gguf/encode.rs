@@ -55,9 +55,9 @@ mod sealed {
 
 use sealed::{Element, Put};
 
-/// What [`GgufWriter::set`](super::GgufWriter::set) takes: integers of 8 to 64 bits, `f32`, `f64`, `bool`, strings, slices, arrays and vectors
-/// of these, and [`Value`] and [`ArrayView`] of another file. In an array, `&[u8]` and `Vec<u8>` are strings that need
-/// not be UTF-8; alone they are arrays of `u8`, and [`Value::String`] is the string.
+/// What [`GgufWriter::set`](super::GgufWriter::set) takes: integers of 8 to 64 bits, `f32`, `f64`, `bool`, strings,
+/// slices, arrays and vectors of these, and [`Value`] and [`ArrayView`] of another file. In an array, `&[u8]` and
+/// `Vec<u8>` are strings that need not be UTF-8; alone they are arrays of `u8`, and [`Value::String`] is the string.
 pub trait MetadataValue: Put {}
 impl<T: Put + ?Sized> MetadataValue for T {}
 

@@ -10,7 +10,7 @@
 //! A string is a length and that many bytes. Lengths, counts and dimensions are u64, in version 1 u32. Offsets count
 //! from the start of the data, and must leave neither gaps nor overlaps: each is the padded sum of the sizes before it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use super::cursor::{Cursor, MAX_LENGTH, NAME_SHOWN_CHARS};
@@ -125,7 +125,7 @@ fn check_count(
 
 /// Reads the key-value pairs: where each begins, and the alignment of the tensors.
 fn read_pairs(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<usize>, u32)> {
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = Vec::new();
     let mut alignment = DEFAULT_ALIGNMENT;
     for index in 0..count {
         let start = cursor.position();
@@ -140,9 +140,19 @@ fn read_pairs(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<usize>, u32)
         } else {
             skip_value(cursor)?;
         }
+        make_room(&mut entries, count)?;
         entries.push(start);
     }
     Ok((entries, alignment))
+}
+
+/// Makes room for one more of `count` entries, by doubling: a count is only a claim until its entries have been read.
+fn make_room<T>(entries: &mut Vec<T>, count: usize) -> Result<()> {
+    if entries.len() < entries.capacity() {
+        return Ok(());
+    }
+    let more = entries.len().max(64).min(count.saturating_sub(entries.len()));
+    entries.try_reserve_exact(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory).into())
 }
 
 /// Reads a string that must be UTF-8.
@@ -215,10 +225,11 @@ fn read_directory(
     alignment: u32,
     shard: usize,
 ) -> Result<(Vec<TensorInfo>, u64)> {
-    let mut tensors = Vec::with_capacity(count);
+    let mut tensors = Vec::new();
     let mut data_bytes = 0;
     for index in 0..count {
         cursor.begin("tensor", index as u64);
+        make_room(&mut tensors, count)?;
         tensors.push(read_tensor(cursor, alignment, shard, &mut data_bytes)?);
     }
     cursor.begin("header", 0);
