@@ -10,7 +10,7 @@
 //! A string is a length and that many bytes. Lengths, counts and dimensions are u64, in version 1 u32. Offsets count
 //! from the start of the data, and must leave neither gaps nor overlaps: each is the padded sum of the sizes before it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use super::cursor::{Cursor, MAX_LENGTH, NAME_SHOWN_CHARS};
@@ -45,10 +45,7 @@ pub(super) struct Header {
 pub(super) fn read(source: &mut dyn Read, file_bytes: u64, shard: usize) -> Result<Header> {
     let mut cursor = Cursor::new(source, file_bytes);
     let version = read_version(&mut cursor)?;
-    let length_bytes = cursor.encoding.length_bytes() as u64;
-    // The least that an entry takes: an empty name, no dimensions, type, offset; a key of one byte, type, one byte.
-    let tensor_count = read_count(&mut cursor, "tensor count", length_bytes + 16)?;
-    let key_count = read_count(&mut cursor, "key count", length_bytes + 6)?;
+    let (tensor_count, key_count) = read_counts(&mut cursor)?;
 
     let (entries, alignment) = read_pairs(&mut cursor, key_count)?;
     let metadata_end = cursor.position();
@@ -92,11 +89,29 @@ fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {
     Ok(version)
 }
 
-/// Reads how many entries there are, of which each takes at least `least_bytes` of what remains of the file.
-fn read_count(cursor: &mut Cursor<'_>, part: &str, least_bytes: u64) -> Result<usize> {
-    let start = cursor.position();
-    let count = cursor.length(part)?;
-    let most = cursor.remaining_bytes() / least_bytes;
+/// Reads how many tensors and keys there are, and makes sure that the rest of the file could hold them.
+fn read_counts(cursor: &mut Cursor<'_>) -> Result<(usize, usize)> {
+    let tensors = (cursor.position(), cursor.length("tensor count")?);
+    let keys = (cursor.position(), cursor.length("key count")?);
+    let length_bytes = cursor.encoding.length_bytes() as u64;
+    // The least that an entry takes: an empty name, no dimensions, type, offset; a key of one byte, type, one byte.
+    let (tensor_bytes, key_bytes) = (length_bytes + 16, length_bytes + 6);
+    let left = cursor.remaining_bytes();
+    let tensors = check_count(cursor, "tensor count", tensors, left, tensor_bytes)?;
+    let left = left.saturating_sub(tensors as u64 * tensor_bytes);
+    let keys = check_count(cursor, "key count", keys, left, key_bytes)?;
+    Ok((tensors, keys))
+}
+
+/// Makes sure that as many entries as `count` says, each of `least_bytes` or more, fit into `left_bytes`.
+fn check_count(
+    cursor: &Cursor<'_>,
+    part: &str,
+    (offset, count): (usize, u64),
+    left_bytes: u64,
+    least_bytes: u64,
+) -> Result<usize> {
+    let most = left_bytes / least_bytes;
     if let Ok(fits) = usize::try_from(count)
         && count <= most
     {
@@ -105,12 +120,12 @@ fn read_count(cursor: &mut Cursor<'_>, part: &str, least_bytes: u64) -> Result<u
     let swapped = if cursor.encoding.narrow { u64::from((count as u32).swap_bytes()) } else { count.swap_bytes() };
     let hint = if swapped <= most { format!(" ({swapped} in the other byte order)") } else { String::new() };
     let expected = format!("at most {most}, for each takes {least_bytes} bytes or more of the rest of the file");
-    Err(cursor.error_at(start, part, format!("{count}{hint}"), expected))
+    Err(cursor.error_at(offset, part, format!("{count}{hint}"), expected))
 }
 
 /// Reads the key-value pairs: where each begins, and the alignment of the tensors.
 fn read_pairs(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<usize>, u32)> {
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = Vec::new();
     let mut alignment = DEFAULT_ALIGNMENT;
     for index in 0..count {
         let start = cursor.position();
@@ -125,9 +140,19 @@ fn read_pairs(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<usize>, u32)
         } else {
             skip_value(cursor)?;
         }
+        make_room(&mut entries, count)?;
         entries.push(start);
     }
     Ok((entries, alignment))
+}
+
+/// Makes room for one more of `count` entries, by doubling: a count is only a claim until its entries have been read.
+fn make_room<T>(entries: &mut Vec<T>, count: usize) -> Result<()> {
+    if entries.len() < entries.capacity() {
+        return Ok(());
+    }
+    let more = entries.len().max(64).min(count.saturating_sub(entries.len()));
+    entries.try_reserve_exact(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory).into())
 }
 
 /// Reads a string that must be UTF-8.
@@ -200,10 +225,11 @@ fn read_directory(
     alignment: u32,
     shard: usize,
 ) -> Result<(Vec<TensorInfo>, u64)> {
-    let mut tensors = Vec::with_capacity(count);
+    let mut tensors = Vec::new();
     let mut data_bytes = 0;
     for index in 0..count {
         cursor.begin("tensor", index as u64);
+        make_room(&mut tensors, count)?;
         tensors.push(read_tensor(cursor, alignment, shard, &mut data_bytes)?);
     }
     cursor.begin("header", 0);

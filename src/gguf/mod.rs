@@ -21,12 +21,39 @@
 //! reads each tensor when it is asked for: a file that shrank is then an error, and a tensor once read stays as it was.
 //! The header is copied in either mode, so metadata and directory never change.
 //!
+//! # Writing
+//!
+//! [`GgufWriter`] writes version 3 from typed values and bytes, held to the same rules:
+//!
+//! ```
+//! use kiln::gguf::{Gguf, GgufWriter, TensorType};
+//!
+//! # fn main() -> kiln::Result<()> {
+//! let mut writer = GgufWriter::new();
+//! writer.set("general.architecture", "llama")?;
+//! writer.set("tokenizer.ggml.scores", [0.0f32, -1.5])?;
+//! writer.tensor("output_norm.weight", &[2], TensorType::F16, vec![0x00, 0x3c, 0x00, 0x3c])?;
+//! let mut file = Vec::new();
+//! writer.write(&mut file)?;
+//!
+//! let model = Gguf::from_bytes(file)?;
+//! assert_eq!(model.metadata().str("general.architecture")?, Some("llama"));
+//! for tensor in model.tensors() {
+//!     assert_eq!(model.data(tensor)?.len() as u64, tensor.size_bytes());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Modules
 //!
 //! `header` knows the format and its rules, reading through `cursor`; `value` and `metadata` decode what it kept;
-//! `tensor` and `types` describe tensors; `source` hands out their bytes; `shards` puts several files together.
+//! `tensor` and `types` describe tensors; `source` hands out their bytes; `shards` puts several files together;
+//! `writer` is the way
+//! back, with `encode` for values; `encoding` is what both know about numbers.
 
 mod cursor;
+mod encode;
 mod encoding;
 mod header;
 mod metadata;
@@ -35,17 +62,20 @@ mod source;
 mod tensor;
 mod types;
 mod value;
+mod writer;
 
 use std::borrow::Cow;
 use std::io::{Read, Seek};
 use std::path::Path;
 
+pub use encode::MetadataValue;
 pub use encoding::Endian;
 pub use metadata::Metadata;
 pub use source::{LoadMode, Shard};
 pub use tensor::TensorInfo;
 pub use types::TensorType;
 pub use value::{ArrayView, Strings, Value, ValueType, Values};
+pub use writer::GgufWriter;
 
 use crate::{Error, Result};
 use cursor::NAME_SHOWN_CHARS;

@@ -113,15 +113,23 @@ impl Shard {
             Bytes::Mapped(map) => slice(map, start, end).map(Cow::Borrowed),
             Bytes::Memory(bytes) => slice(bytes, start, end).map(Cow::Borrowed),
             Bytes::Reader(reader, base) => {
-                let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(|_| past_end())?];
-                // A reader that panicked in another thread is as good as any: it is told where to stand below.
-                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-                reader.seek(SeekFrom::Start(base.saturating_add(start)))?;
-                reader.read_exact(&mut bytes)?;
-                Ok(Cow::Owned(bytes))
+                read_range(reader, base.saturating_add(start), end.saturating_sub(start)).map(Cow::Owned)
             }
         }
     }
+}
+
+fn read_range(reader: &Mutex<Box<dyn ReadSeek>>, position: u64, count: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let room = usize::try_from(count).is_ok_and(|count| bytes.try_reserve_exact(count).is_ok());
+    if !room {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    // A reader that panicked in another thread is as good as any: it is told where to stand.
+    let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+    reader.seek(SeekFrom::Start(position))?;
+    let read = reader.by_ref().take(count).read_to_end(&mut bytes)?;
+    if (read as u64) < count { Err(past_end()) } else { Ok(bytes) }
 }
 
 impl fmt::Debug for Shard {
