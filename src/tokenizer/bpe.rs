@@ -25,8 +25,7 @@ pub(super) struct Bpe {
     pairs: Pairs,
     /// The symbol of each single byte.
     bytes: Box<[u32; 256]>,
-    /// Only for vocabularies of characters, whose words can be long.
-    seams: Option<Seams>,
+    seams: Seams,
     whitespace: Whitespace,
 }
 
@@ -72,7 +71,7 @@ impl Bpe {
             token_count: vocab.len(),
             pairs: Pairs::default(),
             bytes,
-            seams: (!family.byte_level).then(Seams::new),
+            seams: if family.byte_level { Seams::of_bytes() } else { Seams::of_characters() },
             whitespace: Whitespace::Kept,
         };
         bpe.load_merges(metadata)?;
@@ -110,9 +109,7 @@ impl Bpe {
             if left.is_empty() || right.is_empty() {
                 continue;
             }
-            if let Some(seams) = &mut self.seams {
-                seams.add_joint(left, right);
-            }
+            self.seams.add_joint(left, right);
             let (left, right) = (self.symbols.intern(left), self.symbols.intern(right));
             let symbol = self.symbols.intern(&joined);
             self.pairs.insert(left, right, Merge { rank, symbol });
@@ -146,16 +143,7 @@ impl Bpe {
     }
 
     fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        self.family.splitter.split(text, &mut |word: &str| self.encode_word(word.as_bytes(), merger, ids));
-    }
-
-    fn encode_word(&self, word: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
-        let Some(seams) = &self.seams else { return merger.encode(self, word, ids) };
-        let newlines = self.family.gemma4 && word.iter().all(|&byte| byte == b'\n');
-        match self.token(word) {
-            Some(token) if newlines => ids.push(token),
-            _ => seams.cut(word, |piece| merger.encode(self, piece, ids)),
-        }
+        self.family.splitter.split(text, &mut |word: &str| merger.encode(self, word.as_bytes(), ids));
     }
 
     /// The token that stands for exactly these bytes.
@@ -181,8 +169,13 @@ impl Rules for Bpe {
         (self.symbols.get(&text[..bytes]).unwrap_or(NO_SYMBOL), bytes)
     }
 
-    fn whole(&self, piece: &[u8]) -> Option<u32> {
-        if self.family.ignore_merges { self.token(piece) } else { None }
+    fn seams(&self) -> &Seams {
+        &self.seams
+    }
+
+    fn whole(&self, word: &[u8]) -> Option<u32> {
+        let newlines = || self.family.gemma4 && word.iter().all(|&byte| byte == b'\n');
+        if self.family.ignore_merges || newlines() { self.token(word) } else { None }
     }
 
     #[inline]
@@ -258,14 +251,23 @@ impl Pairs {
 
 /// Undoes the spelling of bytes as printable characters: appends the bytes, or says false if `text` is not so spelt.
 pub(super) fn unspell(text: &[u8], into: &mut Vec<u8>) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    for c in text.chars() {
-        match c {
-            '!'..='~' | '¡'..='¬' | '®'..='ÿ' => into.push(c as u32 as u8),
+    let mut bytes = text.iter();
+    while let Some(&first) = bytes.next() {
+        // No character in use is longer than two bytes.
+        let code = match first {
+            0..0x80 => u32::from(first),
+            0xC2..=0xC5 => match bytes.next() {
+                Some(&second @ 0x80..0xC0) => u32::from(first & 0x1F) << 6 | u32::from(second & 0x3F),
+                _ => return false,
+            },
+            _ => return false,
+        };
+        match code {
+            0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => into.push(code as u8),
             // The bytes that are not printable follow in their own order from U+0100 on.
-            '\u{100}'..='\u{120}' => into.push((c as u32 - 0x100) as u8),
-            '\u{121}'..='\u{142}' => into.push((c as u32 - 0x121 + 0x7F) as u8),
-            '\u{143}' => into.push(0xAD),
+            0x100..=0x120 => into.push((code - 0x100) as u8),
+            0x121..=0x142 => into.push((code - 0x121 + 0x7F) as u8),
+            0x143 => into.push(0xAD),
             _ => return false,
         }
     }

@@ -6,6 +6,7 @@
 //! cost little more a character than English does.
 
 use super::interner::{mix, pack};
+use super::seams::Seams;
 
 /// A symbol that takes part in no merge: a character that the vocabulary lacks.
 pub(super) const NO_SYMBOL: u32 = u32::MAX;
@@ -29,10 +30,12 @@ const NO_MERGE: Merge = Merge { rank: NO_RANK, symbol: NO_SYMBOL };
 pub(super) trait Rules {
     /// One more than the highest rank.
     fn rank_count(&self) -> usize;
+    /// Where no merge can cross.
+    fn seams(&self) -> &Seams;
     /// The symbol that `text` starts with and its length in bytes, at least 1.
     fn first_symbol(&self, text: &[u8]) -> (u32, usize);
-    /// The id of a piece that is taken as it is, whatever the merges would make of it.
-    fn whole(&self, _piece: &[u8]) -> Option<u32> {
+    /// The id of a word that is taken as it is, whatever the merges would make of it.
+    fn whole(&self, _word: &[u8]) -> Option<u32> {
         None
     }
     /// What `left` and `right` become; `joined` is the text of the two together.
@@ -61,17 +64,30 @@ impl Merger {
         merger
     }
 
-    /// Appends the ids of one piece. Equal pieces always give equal ids, so recent ones are remembered.
-    pub(super) fn encode(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
-        if self.pieces.recall(piece, ids) {
+    /// Appends the ids of one word, which may be a whole text. Equal words give equal ids, so recent ones are remembered.
+    pub(super) fn encode(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
+        if self.pieces.recall(word, ids) {
             return;
         }
         let before = ids.len();
-        match rules.whole(piece) {
+        match rules.whole(word) {
             Some(id) => ids.push(id),
-            None => self.merge(rules, piece, ids),
+            None => self.encode_pieces(rules, word, ids),
         }
-        self.pieces.remember(piece, &ids[before..]);
+        self.pieces.remember(word, &ids[before..]);
+    }
+
+    fn encode_pieces(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
+        let mut rest = word;
+        while !rest.is_empty() {
+            let piece;
+            (piece, rest) = rest.split_at(rules.seams().first_piece_bytes(rest));
+            if !self.pieces.recall(piece, ids) {
+                let before = ids.len();
+                self.merge(rules, piece, ids);
+                self.pieces.remember(piece, &ids[before..]);
+            }
+        }
     }
 
     fn merge(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
@@ -382,6 +398,7 @@ mod tests {
     /// A vocabulary over lower-case letters, its merges drawn at random: symbols are indices into `words`.
     struct Toy {
         words: Vec<Vec<u8>>,
+        seams: Seams,
         merges: std::collections::HashMap<(u32, u32), Merge>,
     }
 
@@ -394,15 +411,20 @@ mod tests {
         /// `rank_of` says which rank the n-th merge gets.
         fn new(seed: u64, letters: u32, merges: u32, rank_of: impl Fn(u32) -> u32) -> Self {
             let mut state = seed;
-            let mut toy =
-                Toy { words: (0..letters).map(|i| vec![b'a' + i as u8]).collect(), merges: Default::default() };
+            let mut toy = Toy {
+                words: (0..letters).map(|i| vec![b'a' + i as u8]).collect(),
+                merges: Default::default(),
+                seams: Seams::of_bytes(),
+            };
             for i in 0..merges {
                 let pick = toy.words.len() as u32;
                 let (left, right) = (random(&mut state) % pick, random(&mut state) % pick);
                 if toy.merges.contains_key(&(left, right)) {
                     continue;
                 }
-                let word = [toy.words[left as usize].clone(), toy.words[right as usize].clone()].concat();
+                let (left_word, right_word) = (toy.words[left as usize].clone(), toy.words[right as usize].clone());
+                toy.seams.add_joint(&left_word, &right_word);
+                let word = [left_word, right_word].concat();
                 let symbol = toy.words.iter().position(|w| *w == word).unwrap_or_else(|| {
                     toy.words.push(word);
                     toy.words.len() - 1
@@ -428,6 +450,9 @@ mod tests {
     impl Rules for Toy {
         fn rank_count(&self) -> usize {
             1000
+        }
+        fn seams(&self) -> &Seams {
+            &self.seams
         }
         fn first_symbol(&self, text: &[u8]) -> (u32, usize) {
             (u32::from(text[0] - b'a'), 1)
@@ -485,6 +510,7 @@ mod tests {
         for level in 0..4u32 {
             let word = [toy.words[level as usize].clone(), toy.words[level as usize].clone()].concat();
             toy.words.push(word);
+            toy.seams.add_joint(b"a", b"a");
             toy.merges.insert((level, level), Merge { rank: level, symbol: level + 1 });
         }
         let mut ids = Vec::new();

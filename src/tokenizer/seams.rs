@@ -1,82 +1,87 @@
 //! Places that no merge can cross, so that a long text falls apart into short pieces.
 //!
-//! SentencePiece merges a whole text at once. But two neighbouring characters can end up in one token only if some token
-//! has them side by side, and in natural text most words begin with a space mark that no token has after a letter.
-//! Cutting there changes no result, since merges on the two sides never meet; it makes pieces short and repetitive.
+//! Two neighbours can end up in one token only if some merge joins a text that ends in the one with a text that begins
+//! with the other. SentencePiece merges a whole text at once, but most words begin with a space mark that no token has
+//! after a letter; random bytes have hardly a neighbour in common with any token. Cutting at such places changes no
+//! result, since merges on the two sides never meet; it makes pieces short, and equal ones frequent.
 
 use super::unicode;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Which characters stand side by side in some token.
+/// Which neighbours some merge joins.
 #[derive(Debug)]
 pub(super) struct Seams {
-    /// One bit for each (last byte of the left character, first byte of the right one). Exact for ASCII.
+    /// One bit for each (last byte of the left neighbour, first byte of the right one).
     bytes: Box<[u64; 1024]>,
-    pairs: HashSet<u64, BuildHasherDefault<PairHasher>>,
+    /// The pairs of characters, where symbols are characters: bytes alone would join too much that is not ASCII.
+    characters: Option<HashSet<u64, BuildHasherDefault<PairHasher>>>,
 }
 
 impl Seams {
-    pub(super) fn new() -> Self {
-        Seams { bytes: Box::new([0; 1024]), pairs: HashSet::default() }
+    /// For a vocabulary whose symbols are bytes.
+    pub(super) fn of_bytes() -> Self {
+        Seams { bytes: Box::new([0; 1024]), characters: None }
+    }
+
+    /// For a vocabulary whose symbols are characters.
+    pub(super) fn of_characters() -> Self {
+        Seams { bytes: Box::new([0; 1024]), characters: Some(HashSet::default()) }
     }
 
     /// Takes in every pair of neighbours of a token's text.
     pub(super) fn add_text(&mut self, text: &[u8]) {
         let mut at = 0;
-        let mut previous: &[u8] = &[];
         while at < text.len() {
-            let character = &text[at..at + unicode::character_bytes(&text[at..])];
-            if !previous.is_empty() {
-                self.add_pair(previous, character);
-            }
-            at += character.len();
-            previous = character;
+            let next = at + self.symbol_bytes(&text[at..]);
+            self.add(&text[at..next], &text[next..]);
+            at = next;
         }
     }
 
-    /// Takes in the pair of the last character of `left` and the first of `right`.
+    /// Takes in the joint of two texts that merge.
     pub(super) fn add_joint(&mut self, left: &[u8], right: &[u8]) {
-        let first = &right[..unicode::character_bytes(right)];
-        let mut start = left.len();
-        while start > 0 {
+        let mut start = left.len().saturating_sub(1);
+        while self.characters.is_some() && start > 0 && left[start] & 0xC0 == 0x80 {
             start -= 1;
-            if left[start] & 0xC0 != 0x80 {
-                break;
+        }
+        self.add(&left[start..], right);
+    }
+
+    /// `left` is one symbol; `right` begins with one.
+    fn add(&mut self, left: &[u8], right: &[u8]) {
+        let Some((word, bit)) = byte_bit(left, right) else { return };
+        self.bytes[word] |= bit;
+        let right = &right[..self.symbol_bytes(right)];
+        if let Some(characters) = &mut self.characters {
+            characters.insert(key(left, right));
+        }
+    }
+
+    /// How many bytes the first symbol has.
+    #[inline]
+    fn symbol_bytes(&self, text: &[u8]) -> usize {
+        if self.characters.is_some() { unicode::character_bytes(text) } else { 1 }
+    }
+
+    /// Where the first piece of a text that is not empty ends: at the first seam or at the text's end.
+    #[inline]
+    pub(super) fn first_piece_bytes(&self, text: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let next = at + self.symbol_bytes(&text[at..]);
+            let Some((word, bit)) = byte_bit(&text[at..next], &text[next..]) else { return text.len() };
+            if self.bytes[word] & bit == 0 {
+                return next;
             }
-        }
-        if start < left.len() && !first.is_empty() {
-            self.add_pair(&left[start..], first);
-        }
-    }
-
-    fn add_pair(&mut self, left: &[u8], right: &[u8]) {
-        if let Some((word, bit)) = byte_bit(left, right) {
-            self.bytes[word] |= bit;
-            self.pairs.insert(key(left, right));
-        }
-    }
-
-    fn may_merge(&self, left: &[u8], right: &[u8]) -> bool {
-        let Some((word, bit)) = byte_bit(left, right) else { return true };
-        self.bytes[word] & bit != 0 && (left.len() + right.len() == 2 || self.pairs.contains(&key(left, right)))
-    }
-
-    /// Calls `piece` with the parts of the text between seams, in order.
-    pub(super) fn cut<'t>(&self, text: &'t [u8], mut piece: impl FnMut(&'t [u8])) {
-        let (mut start, mut at) = (0, 0);
-        let mut previous: &[u8] = &[];
-        while at < text.len() {
-            let character = &text[at..at + unicode::character_bytes(&text[at..])];
-            if !previous.is_empty() && !self.may_merge(previous, character) {
-                piece(&text[start..at]);
-                start = at;
+            if let Some(characters) = &self.characters {
+                let right = &text[next..next + self.symbol_bytes(&text[next..])];
+                // For two ASCII characters the bit has said it all.
+                if next - at + right.len() > 2 && !characters.contains(&key(&text[at..next], right)) {
+                    return next;
+                }
             }
-            at += character.len();
-            previous = character;
-        }
-        if start < text.len() {
-            piece(&text[start..]);
+            at = next;
         }
     }
 }

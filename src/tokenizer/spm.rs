@@ -25,7 +25,7 @@ impl Spm {
         distinct.sort_unstable_by(|a, b| b.total_cmp(a));
         distinct.dedup_by(|a, b| a.total_cmp(b).is_eq());
         let rank = |score: &f32| distinct.partition_point(|other| other.total_cmp(score).is_gt()) as u32;
-        let mut seams = Seams::new();
+        let mut seams = Seams::of_characters();
         (0..vocab.len()).for_each(|id| seams.add_text(vocab.text(id)));
         Spm {
             ranks: scores.iter().map(rank).collect(),
@@ -51,8 +51,7 @@ impl Spm {
             escape_spaces(b" ", &mut escaped);
         }
         escape_spaces(text, &mut escaped);
-        let rules = SpmRules { spm: self, vocab, unknown };
-        self.seams.cut(&escaped, |piece| merger.encode(&rules, piece, ids));
+        merger.encode(&SpmRules { spm: self, vocab, unknown }, &escaped, ids);
     }
 }
 
@@ -70,6 +69,10 @@ struct SpmRules<'a> {
 impl Rules for SpmRules<'_> {
     fn rank_count(&self) -> usize {
         self.spm.rank_count
+    }
+
+    fn seams(&self) -> &Seams {
+        &self.spm.seams
     }
 
     fn first_symbol(&self, text: &[u8]) -> (u32, usize) {
