@@ -6,7 +6,7 @@ use super::chars::{
 use super::classes::{
     BOPOMOFO, CASED_LETTERS, DIGITS, EAST_ASIAN, HANGUL, KANJI_KANA, PLAIN_SIGNS, STOPS, UNSPACED, WIDE_PUNCT,
 };
-use super::stages::{Runs, Thirds, image_len, indent_len, sentinel_len};
+use super::stages::{Runs, Thirds, image_len, indent_len};
 use super::words::{Blanks, Breaks, Contractions, Shape, Words};
 use super::{Splitter, Stage};
 
@@ -230,7 +230,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         names: &["chameleon"],
         splitter: words(&[
-            Stage::Matches(sentinel_len),
+            // The published list starts with `<sentinel:[0-9]+>`, at both ends of which punctuation is cut anyway.
             Stage::Matches(image_len),
             Stage::Matches(indent_len),
             ONE_NUMBER,
