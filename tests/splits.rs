@@ -1,6 +1,8 @@
 //! The splitters against the reference: `golden/splits.jsonl` holds texts, and for each list of pre-tokenizer names the
 //! lengths in bytes of the pieces that llama.cpp's own `unicode_regex_split` makes of each text.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // also in helpers, which are tests as much as their callers
+
 use kiln::tokenizer::split::{Splitter, names};
 use proptest::prelude::*;
 use serde_json::Value;

@@ -32,7 +32,7 @@ pub struct Family {
     pub byte_level: bool,
     /// There is no token that begins a text unless the metadata names one.
     pub no_default_bos: bool,
-    /// The rules of Gemma 4: a word of line feeds alone that is a token is that token, and `add_bos` cannot be turned off.
+    /// The rules of Gemma 4: a word of line feeds that is a token is that token, and `add_bos` cannot be turned off.
     pub gemma4: bool,
 }
 
@@ -126,6 +126,7 @@ const TO_THE_STOP: Stage =
 const KANJI_KANA_RUNS: Stage = stage_runs(Chars::new(0, KANJI_KANA));
 const EAST_ASIAN_RUNS: Stage = stage_runs(Chars::new(0, EAST_ASIAN));
 
+/// Cuts by each stage in turn.
 const fn cut(stages: &'static [Stage]) -> Splitter {
     Splitter { stages }
 }
@@ -143,6 +144,7 @@ const PLAIN: Family = Family {
     no_default_bos: false,
     gemma4: false,
 };
+/// The same, with [`clean_spaces`](Family::clean_spaces).
 const CLEAN: Family = Family { clean_spaces: true, ..PLAIN };
 
 const SPLIT_GPT2: Splitter = cut(&[Stage::Words(GPT2)]);

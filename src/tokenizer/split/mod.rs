@@ -2,8 +2,8 @@
 //!
 //! A pre-tokenizer is published as a list of regular expressions, each of which cuts the pieces that the one before
 //! left: what matches is a piece, and so is what lies between matches. Here a list is a slice of stages, written by
-//! hand: `words` has the large alternation that nearly all share, with options; `stages` has the small ones; `families` is
-//! the table of names. Lookaheads see no further than the piece at hand.
+//! hand. The file `words` has the large alternation that nearly all share, with options; `stages` has the small ones;
+//! `families` is the table of names. Lookaheads see no further than the piece at hand.
 //!
 //! Invariants: the pieces of a text, in order, are the text; no piece is empty; the time is linear in the length of any
 //! text; the cuts are exactly those of llama.cpp, including where it departs from the published expressions.
