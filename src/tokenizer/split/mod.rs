@@ -57,12 +57,15 @@ impl Splitter {
     }
 }
 
-/// Passes `text` through the stages, each piece of one on to the next.
+/// Passes `text` through the stages, each piece of one on to the next; a single byte is as small as pieces get.
 fn run<'a>(stages: &[Stage], text: &'a str, word: &mut dyn FnMut(&'a str)) {
     match stages {
         [] => word(text),
         [last] => last.split(text, word),
-        [first, rest @ ..] => first.split(text, &mut |piece| run(rest, piece, word)),
+        [first, rest @ ..] => first.split(text, &mut |piece| match piece.len() {
+            1 => word(piece),
+            _ => run(rest, piece, word),
+        }),
     }
 }
 
