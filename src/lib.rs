@@ -20,6 +20,12 @@
 //! No async runtime, no environment variables, no prints and no panics: plain options in, [`Result`] out, and the
 //! `log` facade for words.
 
+// The manners, held by the linter. Tests may fail and print as tests do.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod backend;
 pub mod cache;
 pub mod chat;

@@ -1,7 +1,5 @@
 //! Reading and writing GGUF files: what is accepted, the ways in, the typed getters, the rules of the writer.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // the helpers of tests fail as tests do
-
 mod gguf_bytes;
 
 use std::borrow::Cow;

@@ -2,8 +2,6 @@
 //! in a model whose every value and tensor can be reached, without a panic, and without more memory than the file is
 //! worth.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // the helpers of tests fail and print as tests do
-
 mod gguf_bytes;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,7 +1,5 @@
 //! Random files, written and read back: every value and byte is what it was, from every kind of source.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // the helpers of tests fail as tests do
-
 mod gguf_bytes;
 
 use std::collections::BTreeMap;

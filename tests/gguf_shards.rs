@@ -1,7 +1,5 @@
 //! Models in several files: found from any of them, and refused when they do not belong together.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // the helpers of tests fail as tests do
-
 mod gguf_bytes;
 
 use std::fs;

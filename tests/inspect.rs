@@ -1,7 +1,5 @@
 //! The inspect example, run as a person runs it. `cargo test` builds examples before it runs tests.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // the helpers of tests fail and print as tests do
-
 mod gguf_bytes;
 
 use std::path::PathBuf;

@@ -73,6 +73,8 @@ impl Facts {
     }
 }
 
+const CODE_POINTS: usize = 0x11_0000;
+
 /// Code points of the Unicode property `White_Space`.
 const WHITESPACE: [(u32, u32); 10] = [
     (0x09, 0x0d),
@@ -100,47 +102,22 @@ const HAN: [(u32, u32); 9] = [
     (0x2f800, 0x2fa1f),
 ];
 
-/// Facts by code point in two steps: blocks of 256 code points, equal blocks stored once.
-struct Table {
-    /// Which block holds the code points from `256 * i` on.
-    block_of: Vec<u16>,
-    blocks: Vec<[u8; 256]>,
-}
-
-static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
-
-impl Table {
-    const CODE_POINTS: usize = 0x11_0000;
-
-    /// Walks the runs once; a few microseconds for each of the three hundred different blocks.
-    fn new() -> Self {
-        let mut flat = vec![0u8; Self::CODE_POINTS];
-        for (i, run) in CATEGORY_RUNS.iter().enumerate() {
-            let end = CATEGORY_RUNS.get(i + 1).map_or(Self::CODE_POINTS, |next| (next >> 4) as usize);
-            flat[(run >> 4) as usize..end].fill((run & 15) as u8);
+/// The [`Facts`] of every code point. One megabyte of address space; what is not assigned is zero and never written.
+static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut table = vec![0; CODE_POINTS];
+    for (i, run) in CATEGORY_RUNS.iter().enumerate() {
+        let end = CATEGORY_RUNS.get(i + 1).map_or(CODE_POINTS, |next| (next >> 4) as usize);
+        if run & 15 != Category::Undefined as u32 {
+            table[(run >> 4) as usize..end].fill((run & 15) as u8);
         }
-        for (ranges, flag) in [(&WHITESPACE[..], Facts::WHITESPACE), (&HAN[..], Facts::HAN)] {
-            for &(first, last) in ranges {
-                flat[first as usize..=last as usize].iter_mut().for_each(|facts| *facts |= flag);
-            }
-        }
-        let mut table = Table { block_of: Vec::with_capacity(flat.len() / 256), blocks: Vec::new() };
-        let mut known = std::collections::HashMap::new();
-        for block in flat.as_chunks::<256>().0 {
-            let id = *known.entry(block).or_insert_with(|| {
-                table.blocks.push(*block);
-                table.blocks.len() as u16 - 1
-            });
-            table.block_of.push(id);
-        }
-        table
     }
-
-    fn get(&self, cpt: u32) -> Facts {
-        let block = self.block_of.get((cpt >> 8) as usize).and_then(|&id| self.blocks.get(id as usize));
-        Facts(block.map_or(0, |block| block[(cpt & 255) as usize]))
+    for (ranges, flag) in [(&WHITESPACE[..], Facts::WHITESPACE), (&HAN[..], Facts::HAN)] {
+        for &(first, last) in ranges {
+            table[first as usize..=last as usize].iter_mut().for_each(|facts| *facts |= flag);
+        }
     }
-}
+    table
+});
 
 /// The same for ASCII, known when the crate is compiled.
 const ASCII: [Facts; 128] = {
@@ -161,7 +138,7 @@ const ASCII: [Facts; 128] = {
 pub(super) fn facts(c: char) -> Facts {
     match ASCII.get(c as usize) {
         Some(&facts) => facts,
-        None => TABLE.get(c as u32),
+        None => TABLE.get(c as usize).map_or(Facts(0), |&facts| Facts(facts)),
     }
 }
 
@@ -294,8 +271,7 @@ mod tests {
 
     #[test]
     fn categories_equal_the_reference() {
-        let all = 0..Table::CODE_POINTS as u32;
-        assert_eq!(fnv(all.map(|cpt| TABLE.get(cpt).category() as u32)), 0x1f95_8698_90c9_2d86);
+        assert_eq!(fnv(TABLE.iter().map(|&facts| Facts(facts).category() as u32)), 0x1f95_8698_90c9_2d86);
     }
 
     #[test]
@@ -321,7 +297,7 @@ mod tests {
     #[test]
     fn ascii_agrees_with_the_full_table() {
         for byte in 0..128u8 {
-            assert_eq!(ascii_facts(byte), TABLE.get(byte as u32), "{byte:#x}");
+            assert_eq!(ascii_facts(byte), Facts(TABLE[byte as usize]), "{byte:#x}");
         }
     }
 

@@ -92,6 +92,11 @@ pub(super) fn kind(c: char) -> Set {
     }
 }
 
+/// The character at `pos`, for what is not ASCII.
+fn char_at(text: &str, pos: usize) -> Option<char> {
+    text.get(pos..)?.chars().next()
+}
+
 /// A text, read by kind. Positions are byte offsets of characters, or the end.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'a>(pub &'a str);
@@ -105,19 +110,13 @@ impl<'a> Text<'a> {
     /// Kind and length in bytes of the character at `pos`; no kind and no length at the end.
     #[inline]
     pub(super) fn at(self, pos: usize) -> (Set, usize) {
+        #[cfg(test)]
+        looks::count();
         match self.0.as_bytes().get(pos) {
             Some(&byte) => match ASCII.get(byte as usize) {
                 Some(&kind) => (kind, 1),
-                None => self.wide(pos),
+                None => char_at(self.0, pos).map_or((0, 0), |c| (kind(c), c.len_utf8())),
             },
-            None => (0, 0),
-        }
-    }
-
-    /// [`at`](Self::at) for what is not ASCII.
-    fn wide(self, pos: usize) -> (Set, usize) {
-        match self.0.get(pos..).and_then(|rest| rest.chars().next()) {
-            Some(c) => (kind(c), c.len_utf8()),
             None => (0, 0),
         }
     }
@@ -195,10 +194,12 @@ impl Chars {
         while count < max
             && let Some(&byte) = text.as_bytes().get(end)
         {
+            #[cfg(test)]
+            looks::count();
             let len_bytes = match self.ascii.get(byte as usize) {
                 Some(&ascii) if ascii == member => 1,
                 Some(_) => break,
-                None => match text.get(end..).and_then(|rest| rest.chars().next()) {
+                None => match char_at(text, end) {
                     Some(c) if self.contains(c) == member => c.len_utf8(),
                     _ => break,
                 },
@@ -207,5 +208,23 @@ impl Chars {
             count += 1;
         }
         (end, count)
+    }
+}
+
+/// How often a character was looked at, so that tests can hold the work to the length of the text.
+#[cfg(test)]
+pub(super) mod looks {
+    use std::cell::Cell;
+
+    thread_local!(static LOOKS: Cell<u64> = const { Cell::new(0) });
+
+    /// Counts one look.
+    pub(in crate::tokenizer::split) fn count() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    /// The looks since the last call, on this thread.
+    pub(in crate::tokenizer::split) fn take() -> u64 {
+        LOOKS.replace(0)
     }
 }

@@ -1,12 +1,12 @@
 //! The table of pre-tokenizers: which names there are, how each cuts, and what else a name implies.
 
 use super::chars::{
-    BLANK, BREAK, Chars, HAN, HAN_GAP, LETTERS, MARK, NUMBER, OTHER, PUNCT, SIGNS, SPACE, SYMBOL, WHITE,
+    BLANK, BREAK, Chars, HAN, HAN_GAP, LETTERS, MARK, NUMBER, OTHER, PUNCT, SIGNS, SPACE, SYMBOL, Set, WHITE,
 };
 use super::classes::{
     BOPOMOFO, CASED_LETTERS, DIGITS, EAST_ASIAN, HANGUL, KANJI_KANA, PLAIN_SIGNS, STOPS, UNSPACED, WIDE_PUNCT,
 };
-use super::stages::{Runs, Thirds, image_len, indent_len, sentinel_len};
+use super::stages::{Runs, Thirds, image_len, indent_len};
 use super::words::{Blanks, Breaks, Contractions, Shape, Words};
 use super::{Splitter, Stage};
 
@@ -32,7 +32,7 @@ pub struct Family {
     pub byte_level: bool,
     /// There is no token that begins a text unless the metadata names one.
     pub no_default_bos: bool,
-    /// The rules of Gemma 4: a word of line feeds alone that is a token is that token, and `add_bos` cannot be turned off.
+    /// The rules of Gemma 4: a word of line feeds that is a token is that token, and `add_bos` cannot be turned off.
     pub gemma4: bool,
     /// Files may come without merges: a word is a token or falls apart.
     pub merges_optional: bool,
@@ -45,12 +45,19 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().flat_map(|family| family.names.iter().copied())
 }
 
+/// `[of]`
 const fn stage_each(of: Chars) -> Stage {
     Stage::Runs(Runs { of, lead: 0, min: 1, max: 1 })
 }
 
+/// `[of]+`
 const fn stage_runs(of: Chars) -> Stage {
     Stage::Runs(Runs { of, lead: 0, min: 1, max: usize::MAX })
+}
+
+/// `\s?[of]+`
+const fn stage_led(of: Chars) -> Stage {
+    Stage::Runs(Runs { of, lead: WHITE, min: 1, max: usize::MAX })
 }
 
 const NUMBERS: Chars = Chars::new(NUMBER, &[]);
@@ -61,7 +68,7 @@ const LINE_FEEDS: Stage = stage_runs(Chars::new(0, &[('\n', '\n')]));
 const EACH_BREAK: Stage = stage_each(Chars::new(BREAK, &[]));
 
 /// `[^\r\n\p{L}\p{N}]`
-const BUT_BREAKS_LETTERS_NUMBERS: u16 = SIGNS | SPACE | BLANK;
+const BUT_BREAKS_LETTERS_NUMBERS: Set = SIGNS | SPACE | BLANK;
 const NEWLINES: (&[u8], usize) = (b"\r\n", usize::MAX);
 const NEWLINES_SLASHES: (&[u8], usize) = (b"\r\n/", usize::MAX);
 const NO_TAIL: (&[u8], usize) = (b"", 0);
@@ -95,7 +102,8 @@ const LLAMA3: Words = Words {
 const QWEN2: Words = Words { numbers_max: 1, ..LLAMA3 };
 const QWEN35: Words = Words { letters: LETTERS | MARK, signs: SIGNS & !MARK, ..QWEN2 };
 
-/// Contractions belong to the word, and slashes to the signs before them.
+/// Contractions belong to the word before them, slashes and line breaks to the signs. The published classes of capital
+/// and small letters are, as in llama.cpp, all letters but `a-z` and all but `A-Z`.
 const GPT4O: Words =
     Words { contractions: Contractions::Suffix, shape: Shape::Cased, tail: NEWLINES_SLASHES, ..LLAMA3 };
 const TEKKEN: Words = Words { contractions: Contractions::None, numbers_max: 1, ..GPT4O };
@@ -105,7 +113,7 @@ const KIMI: Words =
 
 /// `[ASCII sign][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 ///
-/// Numbers are cut out before, so any that is left stands for itself.
+/// Numbers are cut out before; here nothing matches them.
 const DEEPSEEK3: Words = Words {
     contractions: Contractions::None,
     coupled: true,
@@ -122,12 +130,8 @@ const TO_THE_STOP: Stage =
 const KANJI_KANA_RUNS: Stage = stage_runs(Chars::new(0, KANJI_KANA));
 const EAST_ASIAN_RUNS: Stage = stage_runs(Chars::new(0, EAST_ASIAN));
 
-/// `\s?[of]+`
-const fn stage_led(of: Chars) -> Stage {
-    Stage::Runs(Runs { of, lead: WHITE, min: 1, max: usize::MAX })
-}
-
-const fn words(stages: &'static [Stage]) -> Splitter {
+/// Cuts by each stage in turn.
+const fn cut(stages: &'static [Stage]) -> Splitter {
     Splitter { stages }
 }
 
@@ -146,21 +150,22 @@ const PLAIN: Family = Family {
     merges_optional: false,
     lowercase: true,
 };
+/// The same, with [`clean_spaces`](Family::clean_spaces).
 const CLEAN: Family = Family { clean_spaces: true, ..PLAIN };
 
-const SPLIT_GPT2: Splitter = words(&[Stage::Words(GPT2)]);
-const SPLIT_LLAMA3: Splitter = words(&[Stage::Words(LLAMA3)]);
-const SPLIT_QWEN2: Splitter = words(&[Stage::Words(QWEN2)]);
-const SPLIT_STARCODER: Splitter = words(&[ONE_NUMBER, Stage::Words(GPT2)]);
-const SPLIT_DEEPSEEK3: Splitter = words(&[THREE_NUMBERS, KANJI_KANA_RUNS, Stage::Words(DEEPSEEK3)]);
-const SPLIT_GPT4O: Splitter = words(&[Stage::Words(GPT4O)]);
-const SPLIT_LINE_FEEDS: Splitter = words(&[LINE_FEEDS]);
+const SPLIT_GPT2: Splitter = cut(&[Stage::Words(GPT2)]);
+const SPLIT_LLAMA3: Splitter = cut(&[Stage::Words(LLAMA3)]);
+const SPLIT_QWEN2: Splitter = cut(&[Stage::Words(QWEN2)]);
+const SPLIT_STARCODER: Splitter = cut(&[ONE_NUMBER, Stage::Words(GPT2)]);
+const SPLIT_DEEPSEEK3: Splitter = cut(&[THREE_NUMBERS, KANJI_KANA_RUNS, Stage::Words(DEEPSEEK3)]);
+const SPLIT_GPT4O: Splitter = cut(&[Stage::Words(GPT4O)]);
+const SPLIT_LINE_FEEDS: Splitter = cut(&[LINE_FEEDS]);
 
 /// One row for each set of names that mean the same.
 pub(super) static FAMILIES: &[Family] = &[
     Family {
         names: &["default"],
-        splitter: words(&[
+        splitter: cut(&[
             stage_runs(Chars::new(PUNCT, &[('$', '$'), ('+', '+'), ('<', '>'), ('^', '^'), ('|', '|'), ('~', '~')])),
             Stage::Words(GPT2),
             stage_runs(NUMBERS),
@@ -188,11 +193,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family { names: &["dbrx", "smaug-bpe"], splitter: SPLIT_LLAMA3, ..CLEAN },
     Family { names: &["chatglm-bpe"], splitter: SPLIT_LLAMA3, no_default_bos: true, ..CLEAN },
     Family { names: &["glm4", "glm5"], splitter: SPLIT_LLAMA3, no_default_bos: true, ignore_merges: true, ..CLEAN },
-    Family {
-        names: &["jais-2"],
-        splitter: words(&[Stage::Words(Words { blanks: Blanks::Halving, ..LLAMA3 })]),
-        ..CLEAN
-    },
+    Family { names: &["jais-2"], splitter: cut(&[Stage::Words(Words { blanks: Blanks::Halving, ..LLAMA3 })]), ..CLEAN },
     Family {
         names: &[
             "gpt-2",
@@ -223,7 +224,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family { names: &["command-r", "smollm"], splitter: SPLIT_STARCODER, ..PLAIN },
     Family {
         names: &["falcon"],
-        splitter: words(&[
+        splitter: cut(&[
             stage_runs(Chars::new(
                 PUNCT,
                 &[('$', '$'), ('+', '+'), ('<', '>'), ('^', '^'), ('`', '`'), ('|', '|'), ('~', '~')],
@@ -235,8 +236,8 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         names: &["chameleon"],
-        splitter: words(&[
-            Stage::Matches(sentinel_len),
+        splitter: cut(&[
+            // The published list starts with `<sentinel:[0-9]+>`, at both ends of which punctuation is cut anyway.
             Stage::Matches(image_len),
             Stage::Matches(indent_len),
             ONE_NUMBER,
@@ -253,17 +254,17 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family { names: &["megrez", "stablelm2"], splitter: SPLIT_QWEN2, ..CLEAN },
     Family { names: &["bailingmoe", "bailingmoe2", "llada-moe"], splitter: SPLIT_QWEN2, ..PLAIN },
-    Family { names: &["qwen35"], splitter: words(&[Stage::Words(QWEN35)]), ..PLAIN },
-    Family { names: &["laguna"], splitter: words(&[LINE_FEEDS, Stage::Words(QWEN2)]), ..PLAIN },
-    Family { names: &["seed-coder"], splitter: words(&[Stage::Words(Words { tail: NO_TAIL, ..QWEN2 })]), ..PLAIN },
+    Family { names: &["qwen35"], splitter: cut(&[Stage::Words(QWEN35)]), ..PLAIN },
+    Family { names: &["laguna"], splitter: cut(&[LINE_FEEDS, Stage::Words(QWEN2)]), ..PLAIN },
+    Family { names: &["seed-coder"], splitter: cut(&[Stage::Words(Words { tail: NO_TAIL, ..QWEN2 })]), ..PLAIN },
     Family {
         names: &["ufakzeka"],
-        splitter: words(&[Stage::Words(Words { contractions: Contractions::None, ..QWEN2 })]),
+        splitter: cut(&[Stage::Words(Words { contractions: Contractions::None, ..QWEN2 })]),
         ..PLAIN
     },
     Family {
         names: &["exaone-moe"],
-        splitter: words(&[Stage::Words(Words {
+        splitter: cut(&[Stage::Words(Words {
             letters: LETTERS | MARK,
             shape: Shape::Joined,
             tail: (b"\r\n/", 1),
@@ -273,32 +274,26 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         names: &["minicpm5"],
-        splitter: words(&[THREE_NUMBERS, Stage::Words(LLAMA3)]),
+        splitter: cut(&[THREE_NUMBERS, Stage::Words(LLAMA3)]),
         ignore_merges: true,
         ..CLEAN
     },
     Family { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], splitter: SPLIT_GPT4O, ..PLAIN },
     Family {
         names: &["granite-embed-multi-97m"],
-        splitter: words(&[Stage::Words(Words { letters: LETTERS | MARK, ..GPT4O })]),
+        splitter: cut(&[Stage::Words(Words { letters: LETTERS | MARK, ..GPT4O })]),
         ignore_merges: true,
         ..PLAIN
     },
-    Family {
-        names: &["tekken"],
-        splitter: words(&[Stage::Words(TEKKEN)]),
-        ignore_merges: true,
-        add_bos: true,
-        ..PLAIN
-    },
+    Family { names: &["tekken"], splitter: cut(&[Stage::Words(TEKKEN)]), ignore_merges: true, add_bos: true, ..PLAIN },
     Family {
         names: &["tiny_aya", "cohere2moe"],
-        splitter: words(&[Stage::Thirds(Thirds { of: NUMBERS, after: true }), Stage::Words(MARKED_SUFFIXED)]),
+        splitter: cut(&[Stage::Thirds(Thirds { of: NUMBERS, after: true }), Stage::Words(MARKED_SUFFIXED)]),
         ..PLAIN
     },
     Family {
         names: &["youtu"],
-        splitter: words(&[
+        splitter: cut(&[
             stage_runs(Chars::new(0, HANGUL)),
             stage_runs(Chars::new(0, WIDE_PUNCT)),
             stage_runs(Chars::new(0, BOPOMOFO)),
@@ -308,10 +303,10 @@ pub(super) static FAMILIES: &[Family] = &[
         ignore_merges: true,
         ..PLAIN
     },
-    Family { names: &["kimi-k2"], splitter: words(&[Stage::Words(KIMI)]), merges_optional: true, ..PLAIN },
+    Family { names: &["kimi-k2"], splitter: cut(&[Stage::Words(KIMI)]), merges_optional: true, ..PLAIN },
     Family {
         names: &["deepseek-llm"],
-        splitter: words(&[
+        splitter: cut(&[
             EACH_BREAK,
             stage_led(Chars::new(0, CASED_LETTERS)),
             stage_led(Chars::new(0, PLAIN_SIGNS)),
@@ -323,7 +318,7 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         names: &["deepseek-coder"],
-        splitter: words(&[
+        splitter: cut(&[
             EACH_BREAK,
             stage_led(Chars::new(LETTERS, &[])),
             stage_led(Chars::new(PUNCT, &[])),
@@ -335,8 +330,8 @@ pub(super) static FAMILIES: &[Family] = &[
     Family { names: &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], splitter: SPLIT_DEEPSEEK3, ..PLAIN },
     Family {
         names: &["spark2_5"],
-        splitter: words(&[
-            ONE_NUMBER,
+        splitter: cut(&[
+            ONE_NUMBER, // published as up to three first, and one by one at the end
             KANJI_KANA_RUNS,
             Stage::Words(Words { tail: NO_TAIL, breaks: Breaks::Single, ..DEEPSEEK3 }),
         ]),
@@ -344,7 +339,7 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         names: &["afmoe"],
-        splitter: words(&[
+        splitter: cut(&[
             Stage::Thirds(Thirds { of: NUMBERS, after: true }),
             stage_runs(Chars::new(0, UNSPACED)),
             Stage::Words(DEEPSEEK3),
@@ -353,12 +348,12 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         names: &["superbpe"],
-        splitter: words(&[stage_runs(NUMBERS), Stage::Thirds(Thirds { of: Chars::new(0, DIGITS), after: false })]),
+        splitter: cut(&[stage_runs(NUMBERS), Stage::Thirds(Thirds { of: Chars::new(0, DIGITS), after: false })]),
         ..PLAIN
     },
-    Family { names: &["poro-chat"], splitter: words(&[TO_THE_STOP]), ..PLAIN },
-    Family { names: &["bloom", "gpt3-finnish"], splitter: words(&[TO_THE_STOP]), ..CLEAN },
-    Family { names: &["viking"], splitter: words(&[TO_THE_STOP, ONE_NUMBER]), ..PLAIN },
+    Family { names: &["poro-chat"], splitter: cut(&[TO_THE_STOP]), ..PLAIN },
+    Family { names: &["bloom", "gpt3-finnish"], splitter: cut(&[TO_THE_STOP]), ..CLEAN },
+    Family { names: &["viking"], splitter: cut(&[TO_THE_STOP, ONE_NUMBER]), ..PLAIN },
     Family {
         names: &["gemma4", "granite-embed-multi-311m"],
         splitter: SPLIT_LINE_FEEDS,
@@ -370,7 +365,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family { names: &["sarvam-moe"], splitter: SPLIT_LINE_FEEDS, escape_whitespace: true, byte_level: false, ..PLAIN },
     Family {
         names: &["whitespace"],
-        splitter: words(&[stage_runs(Chars::new(WHITE, &[]).not())]),
+        splitter: cut(&[stage_runs(Chars::new(WHITE, &[]).not())]),
         byte_level: false,
         lowercase: false,
         ..CLEAN

@@ -2,8 +2,8 @@
 //!
 //! A pre-tokenizer is published as a list of regular expressions, each of which cuts the pieces that the one before
 //! left: what matches is a piece, and so is what lies between matches. Here a list is a slice of stages, written by
-//! hand: [`words`] is the large alternation that nearly all share, with options; [`stages`] are the small ones;
-//! [`families`] is the table of names. Lookaheads see no further than the piece at hand.
+//! hand. The file `words` has the large alternation that nearly all share, with options; `stages` has the small ones;
+//! `families` is the table of names. Lookaheads see no further than the piece at hand.
 //!
 //! Invariants: the pieces of a text, in order, are the text; no piece is empty; the time is linear in the length of any
 //! text; the cuts are exactly those of llama.cpp, including where it departs from the published expressions.
@@ -57,12 +57,15 @@ impl Splitter {
     }
 }
 
-/// Passes `text` through the stages, each piece of one on to the next.
+/// Passes `text` through the stages, each piece of one on to the next; a single byte is as small as pieces get.
 fn run<'a>(stages: &[Stage], text: &'a str, word: &mut dyn FnMut(&'a str)) {
     match stages {
         [] => word(text),
         [last] => last.split(text, word),
-        [first, rest @ ..] => first.split(text, &mut |piece| run(rest, piece, word)),
+        [first, rest @ ..] => first.split(text, &mut |piece| match piece.len() {
+            1 => word(piece),
+            _ => run(rest, piece, word),
+        }),
     }
 }
 
@@ -74,6 +77,78 @@ impl Stage {
             Stage::Thirds(thirds) => thirds.split(text, piece),
             Stage::TrailingWhite => stages::split_trailing_white(text, piece),
             Stage::Matches(match_len) => stages::split_matches(text, *match_len, piece),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chars::looks;
+    use super::*;
+
+    /// What invites a splitter to look at a run again and again.
+    const HOSTILE: [&str; 24] = [
+        "a",
+        "A",
+        "é",
+        "\u{301}",
+        "\u{301}A",
+        "Aé",
+        "中",
+        "\u{fa6e}",
+        "7",
+        "٣",
+        "7a",
+        "'",
+        "'r",
+        "!",
+        "! ",
+        " ",
+        "\t ",
+        "\u{3000}",
+        "\n",
+        " \n",
+        "  \n\n",
+        "\0",
+        "<sentinel:1",
+        "IMGIMGA",
+    ];
+
+    /// Looks per character. The largest family has six stages, and one stage looks a few times at each character.
+    fn looks_per_char(family: &Family, unit: &str, count: usize) -> f64 {
+        let text = unit.repeat(count);
+        looks::take();
+        family.splitter.split(&text, &mut |_| ());
+        looks::take() as f64 / text.chars().count() as f64
+    }
+
+    #[test]
+    fn work_is_linear_in_the_length() {
+        let mut worst: f64 = 0.0;
+        for family in families::FAMILIES {
+            for unit in HOSTILE {
+                let (short, long) = (looks_per_char(family, unit, 500), looks_per_char(family, unit, 50_000));
+                assert!(long < short * 1.1 + 0.1, "{:?} on {unit:?}: {short} then {long}", family.names);
+                worst = worst.max(long);
+            }
+        }
+        assert!(worst < 40.0, "{worst} looks per character");
+    }
+
+    #[test]
+    fn names_are_known_once() {
+        let mut all: Vec<_> = names().collect();
+        assert!(all.iter().all(|name| Splitter::by_name(name).is_some_and(|family| family.names.contains(name))));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), names().count());
+        assert!(Splitter::by_name("no-such-name").is_none());
+    }
+
+    #[test]
+    fn an_empty_text_has_no_words() {
+        for family in families::FAMILIES {
+            family.splitter.split("", &mut |word| panic!("{:?} made {word:?}", family.names));
         }
     }
 }

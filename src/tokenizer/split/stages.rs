@@ -113,14 +113,6 @@ pub(super) fn split_matches<'a>(text: &'a str, match_len: fn(&[u8]) -> usize, pi
     }
 }
 
-/// `<sentinel:[0-9]+>`
-pub(super) fn sentinel_len(bytes: &[u8]) -> usize {
-    const HEAD: &[u8] = b"<sentinel:";
-    let Some(rest) = bytes.strip_prefix(HEAD) else { return 0 };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if digits > 0 && rest.get(digits) == Some(&b'>') { HEAD.len() + digits + 1 } else { 0 }
-}
-
 /// `IMGIMG[A-I]{1,4}Z`
 pub(super) fn image_len(bytes: &[u8]) -> usize {
     const HEAD: &[u8] = b"IMGIMG";

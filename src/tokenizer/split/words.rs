@@ -160,18 +160,18 @@ impl Words {
                 Some(end)
             }
             Shape::Cased => {
-                // A mark can be a prefix as well as a letter: all that starts with a prefix is tried first.
+                // A mark can be a prefix as well as a letter: small letters after the prefix come first, then the mark
+                // as a letter, then capitals after the prefix.
                 let prefixed = kind & self.prefix != 0 && text.at(next).0 & self.letters != 0;
-                let bare = kind & self.letters != 0;
                 let after = prefixed.then(|| self.cased_end(text, next));
-                match (after, bare) {
-                    (Some((Some(end), _)), _) => Some(end),
-                    (_, true) => {
-                        let (end, capitals_end) = self.cased_end(text, pos);
-                        Some(end.unwrap_or(capitals_end))
-                    }
-                    (after, false) => after.map(|(_, capitals_end)| capitals_end),
+                if let Some((Some(end), _)) = after {
+                    return Some(end);
                 }
+                if kind & self.letters != 0 {
+                    let (end, capitals_end) = self.cased_end(text, pos);
+                    return Some(end.unwrap_or(capitals_end));
+                }
+                after.map(|(_, capitals_end)| capitals_end)
             }
         }
     }
