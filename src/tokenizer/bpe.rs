@@ -4,8 +4,8 @@
 //! that merging works on the bytes themselves. `gemma4` and its kin merge characters instead, spaces as U+2581, and fall
 //! back to byte tokens.
 
-use super::interner::{Interner, mix};
-use super::merge::{Merge, Merger, NO_SYMBOL, Rules};
+use super::interner::{FREE, Interner, mix, slots_for, tag};
+use super::merge::{LONGEST_SYMBOL_BYTES, Merger, NO_MERGE, NO_SYMBOL, Rules};
 use super::seams::Seams;
 use super::split::Family;
 use super::unicode;
@@ -23,6 +23,10 @@ pub(super) struct Bpe {
     token_count: u32,
     longest_token_bytes: usize,
     pairs: Pairs,
+    /// The merges of two single bytes, at first byte * 256 + second: where merging starts, there are no others.
+    byte_pairs: Vec<u32>,
+    /// What each merge of the file's list makes.
+    merged: Vec<u32>,
     /// The symbol of each single byte.
     bytes: Box<[u32; 256]>,
     seams: Seams,
@@ -47,7 +51,7 @@ impl Bpe {
     }
 
     pub(super) fn load(metadata: &Metadata, vocab: &Vocab, family: &'static Family) -> Result<Self> {
-        let mut symbols = Interner::with_capacity(vocab.len() as usize * 2, vocab.len() as usize * 8);
+        let mut symbols = Interner::with_capacity(vocab.len() as usize + 256, vocab.len() as usize * 8);
         let mut buffer = Vec::new();
         for id in 0..vocab.len() {
             let text = vocab.text(id);
@@ -70,11 +74,21 @@ impl Bpe {
             symbols,
             token_count: vocab.len(),
             pairs: Pairs::default(),
+            byte_pairs: vec![],
+            merged: vec![],
             bytes,
             seams: if family.byte_level { Seams::of_bytes() } else { Seams::of_characters() },
             whitespace: Whitespace::Kept,
         };
         bpe.load_merges(metadata)?;
+        if family.byte_level {
+            let pairs = bpe.bytes.iter().flat_map(|&left| bpe.bytes.iter().map(move |&right| (left, right)));
+            bpe.byte_pairs = pairs.map(|(left, right)| bpe.pairs.get(left, right).unwrap_or(NO_MERGE)).collect();
+        }
+        if family.ignore_merges || family.gemma4 {
+            // Words that are taken whole must not be cut before they are recognised.
+            (0..vocab.len()).for_each(|id| bpe.seams.add_text(bpe.symbols.text(id)));
+        }
         Ok(bpe)
     }
 
@@ -87,6 +101,7 @@ impl Bpe {
             };
         };
         self.pairs = Pairs::with_capacity(merges.len());
+        self.merged = vec![NO_SYMBOL; merges.len()];
         let mut joined = Vec::new();
         for (merge, rank) in merges.zip(0..) {
             // The first part may begin with a space.
@@ -106,13 +121,13 @@ impl Bpe {
                 left.len()
             };
             let (left, right) = joined.split_at(left_bytes);
-            if left.is_empty() || right.is_empty() {
+            if left.is_empty() || right.is_empty() || joined.len() > LONGEST_SYMBOL_BYTES {
                 continue;
             }
             self.seams.add_joint(left, right);
             let (left, right) = (self.symbols.intern(left), self.symbols.intern(right));
-            let symbol = self.symbols.intern(&joined);
-            self.pairs.insert(left, right, Merge { rank, symbol });
+            self.merged[rank as usize] = self.symbols.intern(&joined);
+            self.pairs.insert(left, right, rank);
         }
         Ok(())
     }
@@ -157,7 +172,7 @@ impl Bpe {
 
 impl Rules for Bpe {
     fn rank_count(&self) -> usize {
-        self.pairs.rank_count
+        self.merged.len()
     }
 
     #[inline]
@@ -179,8 +194,23 @@ impl Rules for Bpe {
     }
 
     #[inline]
-    fn merge(&self, left: u32, right: u32, _: &[u8]) -> Option<Merge> {
+    fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<u32> {
+        if let &[first, second] = joined
+            && let Some(&merge) = self.byte_pairs.get(usize::from(first) << 8 | usize::from(second))
+        {
+            return (merge != NO_MERGE).then_some(merge);
+        }
         self.pairs.get(left, right)
+    }
+
+    #[inline]
+    fn rank(&self, merge: u32) -> u32 {
+        merge
+    }
+
+    #[inline]
+    fn merged(&self, merge: u32) -> u32 {
+        self.merged[merge as usize]
     }
 
     /// A symbol that is no token falls apart into byte tokens, as far as the vocabulary has them. In byte-level
@@ -195,53 +225,42 @@ impl Rules for Bpe {
     }
 }
 
-/// The merge list, by the two symbols that merge.
+/// The places in the merge list of each pair of symbols.
 #[derive(Debug, Default)]
 struct Pairs {
-    slots: Vec<Slot>,
-    rank_count: usize,
+    /// As in [`Interner`]: most pairs do not merge, and the tags alone tell so.
+    tags: Vec<u8>,
+    /// Left symbol, right symbol, merge.
+    slots: Vec<(u32, u32, u32)>,
 }
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    left: u32,
-    right: u32,
-    merge: Merge,
-}
-
-const FREE: Slot = Slot { left: NO_SYMBOL, right: NO_SYMBOL, merge: Merge { rank: 0, symbol: 0 } };
 
 impl Pairs {
     fn with_capacity(count: usize) -> Self {
-        Pairs { slots: vec![FREE; (count * 2).next_power_of_two()], rank_count: count }
+        Pairs { tags: vec![FREE; slots_for(count)], slots: vec![(0, 0, 0); slots_for(count)] }
     }
 
     /// Of two merges of one pair the first counts.
-    fn insert(&mut self, left: u32, right: u32, merge: Merge) {
-        if let Some(slot) = self.find(left, right)
-            && self.slots[slot].left == NO_SYMBOL
-        {
-            self.slots[slot] = Slot { left, right, merge };
+    fn insert(&mut self, left: u32, right: u32, merge: u32) {
+        let hash = mix(u64::from(left), u64::from(right));
+        if let Some(at) = self.find(left, right, hash).filter(|&at| self.tags[at] == FREE) {
+            (self.tags[at], self.slots[at]) = (tag(hash), (left, right, merge));
         }
     }
 
     #[inline]
-    fn get(&self, left: u32, right: u32) -> Option<Merge> {
-        if left == NO_SYMBOL {
-            return None;
-        }
-        let slot = &self.slots[self.find(left, right)?];
-        (slot.left == left).then_some(slot.merge)
+    fn get(&self, left: u32, right: u32) -> Option<u32> {
+        let at = self.find(left, right, mix(u64::from(left), u64::from(right)))?;
+        (self.tags[at] != FREE).then(|| self.slots[at].2)
     }
 
     /// Where the pair stands, or the free slot where it would.
     #[inline]
-    fn find(&self, left: u32, right: u32) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let mut at = mix(u64::from(left), u64::from(right)) as usize & mask;
+    fn find(&self, left: u32, right: u32, hash: u64) -> Option<usize> {
+        let mask = self.tags.len().checked_sub(1)?;
+        let mut at = hash as usize & mask;
         loop {
-            let slot = &self.slots[at];
-            if (slot.left == left && slot.right == right) || slot.left == NO_SYMBOL {
+            let found = self.tags[at];
+            if found == FREE || (found == tag(hash) && (self.slots[at].0, self.slots[at].1) == (left, right)) {
                 return Some(at);
             }
             at = (at + 1) & mask;

@@ -9,8 +9,11 @@ pub(super) struct Interner {
     bytes: Vec<u8>,
     /// `ends[id]` is where string `id` ends in `bytes`; it starts where the one before ends.
     ends: Vec<u32>,
-    /// Open addressing with linear probing: the id + 1 in the low half, the upper hash bits in the high half; 0 is free.
-    slots: Vec<u64>,
+    /// Open addressing with linear probing: a byte of each slot's hash, or [`FREE`]. Most strings that are looked up
+    /// are not in the set, and these bytes alone, which stay in the processor's caches, tell so.
+    tags: Vec<u8>,
+    /// The id in each slot that is not free.
+    slots: Vec<u32>,
     used: usize,
 }
 
@@ -20,7 +23,8 @@ impl Interner {
         Interner {
             bytes: Vec::with_capacity(bytes),
             ends: Vec::with_capacity(count),
-            slots: vec![0; (count * 2).next_power_of_two().max(16)],
+            tags: vec![FREE; slots_for(count)],
+            slots: vec![0; slots_for(count)],
             used: 0,
         }
     }
@@ -40,11 +44,8 @@ impl Interner {
 
     /// The id of a string: the last one pushed, if it was pushed several times.
     pub(super) fn get(&self, text: &[u8]) -> Option<u32> {
-        let hash = hash(text);
-        match self.slots.get(self.find(text, hash)?) {
-            Some(&slot) if slot != 0 => Some(slot as u32 - 1),
-            _ => None,
-        }
+        let at = self.find(text, hash(text))?;
+        (self.tags[at] != FREE).then(|| self.slots[at])
     }
 
     /// Adds a string under the next id and makes the string lead to that id.
@@ -76,31 +77,32 @@ impl Interner {
         }
         let hash = hash(self.text(id));
         let Some(at) = self.find(self.text(id), hash) else { return };
-        self.used += usize::from(self.slots[at] == 0);
-        self.slots[at] = tagged(hash, id);
+        self.used += usize::from(self.tags[at] == FREE);
+        (self.tags[at], self.slots[at]) = (tag(hash), id);
     }
 
     fn grow(&mut self) {
-        let old = std::mem::take(&mut self.slots);
-        self.slots = vec![0; (old.len() * 2).max(16)];
-        for slot in old.into_iter().filter(|&slot| slot != 0) {
-            let hash = hash(self.text(slot as u32 - 1));
-            let mask = self.slots.len() - 1;
-            let mut at = hash as usize & mask;
-            while self.slots[at] != 0 {
-                at = (at + 1) & mask;
+        let size = (self.slots.len() * 2).max(16);
+        let old_tags = std::mem::replace(&mut self.tags, vec![FREE; size]);
+        let old_slots = std::mem::replace(&mut self.slots, vec![0; size]);
+        for (_, id) in old_tags.into_iter().zip(old_slots).filter(|&(tag, _)| tag != FREE) {
+            let hash = hash(self.text(id));
+            let mut at = hash as usize & (size - 1);
+            while self.tags[at] != FREE {
+                at = (at + 1) & (size - 1);
             }
-            self.slots[at] = slot;
+            (self.tags[at], self.slots[at]) = (tag(hash), id);
         }
     }
 
     /// Where the string stands in the table, or the free slot where it would.
+    #[inline]
     fn find(&self, text: &[u8], hash: u64) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
+        let mask = self.tags.len().checked_sub(1)?;
         let mut at = hash as usize & mask;
         loop {
-            let slot = self.slots[at];
-            if slot == 0 || (slot >> 32 == hash >> 32 && self.text(slot as u32 - 1) == text) {
+            let found = self.tags[at];
+            if found == FREE || (found == tag(hash) && self.text(self.slots[at]) == text) {
                 return Some(at);
             }
             at = (at + 1) & mask;
@@ -108,8 +110,18 @@ impl Interner {
     }
 }
 
-fn tagged(hash: u64, id: u32) -> u64 {
-    (hash >> 32) << 32 | u64::from(id + 1)
+/// The tag of a slot without an entry.
+pub(super) const FREE: u8 = 0;
+
+/// A byte of the hash that has no part in choosing the slot; never [`FREE`].
+#[inline]
+pub(super) fn tag(hash: u64) -> u8 {
+    (hash >> 57) as u8 | 0x80
+}
+
+/// A power of two that leaves tables for `count` entries at most half full.
+pub(super) fn slots_for(count: usize) -> usize {
+    (count * 2).next_power_of_two().max(16)
 }
 
 const K0: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -1,30 +1,26 @@
 //! The merge loop that SentencePiece and byte-pair tokenizers share.
 //!
 //! A piece of text starts as symbols (characters or bytes). Again and again the neighbouring pair with the lowest rank,
-//! the leftmost of equals, becomes one symbol, until no pair has a rank. Short pieces, that is nearly all, are merged by
-//! scanning a small array. Long ones go through a queue with one bucket a rank, so that ten million equal characters
-//! cost little more a character than English does.
+//! the leftmost of equals, becomes one symbol, until no pair has a rank.
+//!
+//! Words are cut at [`Seams`] first, and short pieces, that is nearly all, are merged by scanning a small array of runs
+//! of equal symbols, so that a million spaces are one entry. Long pieces go through a queue with one bucket a rank.
 
 use super::interner::{mix, pack};
 use super::seams::Seams;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A symbol that takes part in no merge: a character that the vocabulary lacks.
 pub(super) const NO_SYMBOL: u32 = u32::MAX;
+/// What a pair that does not merge becomes.
+pub(super) const NO_MERGE: u32 = u32::MAX;
 /// The rank of a pair that does not merge.
 const NO_RANK: u32 = u32::MAX;
-/// Up to this many symbols the quadratic scan is the faster one.
-const SCAN_SYMBOLS: usize = 48;
-
-/// What two neighbouring symbols become.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Merge {
-    /// The order of merging: lower ranks first.
-    pub(super) rank: u32,
-    /// The symbol that takes the place of the two.
-    pub(super) symbol: u32,
-}
-
-const NO_MERGE: Merge = Merge { rank: NO_RANK, symbol: NO_SYMBOL };
+/// Rules make no longer symbols, so that lengths stay small. No vocabulary has a use for them.
+pub(super) const LONGEST_SYMBOL_BYTES: usize = u16::MAX as usize;
+/// Up to this many runs of symbols the quadratic scan is the faster one.
+const SCAN_RUNS: usize = 48;
 
 /// The rules of one vocabulary.
 pub(super) trait Rules {
@@ -34,20 +30,30 @@ pub(super) trait Rules {
     fn seams(&self) -> &Seams;
     /// The symbol that `text` starts with and its length in bytes, at least 1.
     fn first_symbol(&self, text: &[u8]) -> (u32, usize);
-    /// The id of a word that is taken as it is, whatever the merges would make of it.
+    /// The id of a word that is taken as it is, whatever the merges would make of it. No seam runs through such a word.
     fn whole(&self, _word: &[u8]) -> Option<u32> {
         None
     }
-    /// What `left` and `right` become; `joined` is the text of the two together.
-    fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<Merge>;
+    /// The merge that `left` and `right` take part in; `joined` is the text of the two together.
+    fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<u32>;
+    /// The order of a merge: lower ranks first.
+    fn rank(&self, merge: u32) -> u32;
+    /// The symbol that a merge makes.
+    fn merged(&self, merge: u32) -> u32;
     /// Writes the ids of one final symbol.
     fn emit(&self, symbol: u32, text: &[u8], ids: &mut Vec<u32>);
+}
+
+/// The rank of a merge or of [`NO_MERGE`].
+#[inline]
+fn rank_of(rules: &impl Rules, merge: u32) -> u32 {
+    if merge == NO_MERGE { NO_RANK } else { rules.rank(merge) }
 }
 
 /// Working memory for one text, reused from piece to piece.
 #[derive(Default)]
 pub(super) struct Merger {
-    scan: Vec<Scanned>,
+    runs: Vec<Run>,
     queue: Queue,
     pieces: PieceCache,
     pairs: PairCache,
@@ -65,103 +71,207 @@ impl Merger {
     }
 
     /// Appends the ids of one word, which may be a whole text. Equal words give equal ids, so recent ones are remembered.
+    #[inline]
     pub(super) fn encode(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
-        if self.pieces.recall(word, ids) {
-            return;
+        match word {
+            // One byte has nothing to merge with, and is a token whether or not words are taken whole.
+            [_] => rules.emit(rules.first_symbol(word).0, word, ids),
+            _ if self.pieces.recall(word, ids) => {}
+            _ => self.encode_new(rules, word, ids),
         }
-        let before = ids.len();
-        match rules.whole(word) {
-            Some(id) => ids.push(id),
-            None => self.encode_pieces(rules, word, ids),
-        }
-        self.pieces.remember(word, &ids[before..]);
     }
 
-    fn encode_pieces(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
+    fn encode_new(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
+        let before = ids.len();
         let mut rest = word;
         while !rest.is_empty() {
             let piece;
             (piece, rest) = rest.split_at(rules.seams().first_piece_bytes(rest));
-            if !self.pieces.recall(piece, ids) {
+            if let [_] = piece {
+                // One byte has nothing to merge with.
+                rules.emit(rules.first_symbol(piece).0, piece, ids);
+            } else if piece.len() == word.len() {
+                match rules.whole(word) {
+                    Some(id) => ids.push(id),
+                    None => self.merge(rules, word, ids),
+                }
+            } else if !self.pieces.recall(piece, ids) {
                 let before = ids.len();
                 self.merge(rules, piece, ids);
                 self.pieces.remember(piece, &ids[before..]);
             }
         }
+        self.pieces.remember(word, &ids[before..]);
     }
 
     fn merge(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
-        self.scan.clear();
-        let mut at = 0;
-        while at < piece.len() {
-            if self.scan.len() == SCAN_SYMBOLS {
-                return self.queue.encode(rules, &mut self.pairs, piece, ids);
-            }
-            let (symbol, bytes) = rules.first_symbol(&piece[at..]);
-            self.scan.push(Scanned { start: at as u32, symbol, merge: NO_MERGE });
-            at += bytes;
+        if !self.collect_runs(rules, piece) || !self.merge_runs(rules, piece) {
+            return self.queue.encode(rules, &mut self.pairs, piece, ids);
         }
-        self.scan_merge(rules, piece);
-        for i in 0..self.scan.len() {
-            let text = &piece[self.start_of(i, piece)..self.start_of(i + 1, piece)];
-            rules.emit(self.scan[i].symbol, text, ids);
+        let mut rest = piece;
+        for run in &self.runs {
+            for _ in 0..run.count {
+                let text;
+                (text, rest) = rest.split_at(run.bytes as usize);
+                rules.emit(run.symbol, text, ids);
+            }
         }
     }
 
-    fn scan_merge(&mut self, rules: &impl Rules, piece: &[u8]) {
-        for i in 0..self.scan.len() {
-            self.scan[i].merge = self.merge_at(rules, piece, i);
+    /// The piece's symbols as runs, or false if there are too many.
+    fn collect_runs(&mut self, rules: &impl Rules, piece: &[u8]) -> bool {
+        self.runs.clear();
+        let (mut rest, mut previous): (_, &[u8]) = (piece, &[]);
+        while !rest.is_empty() {
+            // Unknown symbols are no run, since equal ones may have different texts.
+            if let Some(run) = self.runs.last_mut().filter(|run| run.symbol != NO_SYMBOL)
+                && rest.starts_with(previous)
+            {
+                run.count += 1;
+                rest = &rest[previous.len()..];
+                continue;
+            }
+            if self.runs.len() == SCAN_RUNS {
+                return false;
+            }
+            let (symbol, bytes) = rules.first_symbol(rest);
+            (previous, rest) = rest.split_at(bytes);
+            self.runs.push(Run { symbol, bytes: bytes as u32, count: 1, inner: NO_MERGE, outer: NO_MERGE });
         }
-        loop {
-            let mut best = (NO_RANK, 0);
-            for (i, scanned) in self.scan.iter().enumerate() {
-                if scanned.merge.rank < best.0 {
-                    best = (scanned.merge.rank, i);
+        true
+    }
+
+    /// Merges until nothing merges, or says false when runs fall apart into too many.
+    fn merge_runs(&mut self, rules: &impl Rules, piece: &[u8]) -> bool {
+        let mut start = 0;
+        for i in 0..self.runs.len() {
+            self.look_up(rules, piece, i, start);
+            start += self.runs[i].total_bytes();
+        }
+        while let Some((i, inside)) = self.lowest(rules) {
+            if self.runs.len() > 2 * SCAN_RUNS {
+                return false;
+            }
+            let first = i.saturating_sub(1);
+            let mut start = self.runs[..first].iter().map(Run::total_bytes).sum();
+            let touched = match inside {
+                true => self.merge_inside(rules, piece, i, start),
+                false => self.merge_across(rules, i),
+            };
+            // The pairs before, in and behind the runs that changed.
+            for i in first..(i + touched).min(self.runs.len()) {
+                self.look_up(rules, piece, i, start);
+                start += self.runs[i].total_bytes();
+            }
+        }
+        true
+    }
+
+    /// Looks up what merges inside run `i`, which starts at byte `start`, and between it and the next run.
+    fn look_up(&mut self, rules: &impl Rules, piece: &[u8], i: usize, start: usize) {
+        let (run, bytes) = (self.runs[i], self.runs[i].bytes as usize);
+        let mut inner = NO_MERGE;
+        if run.count > 1 {
+            inner = self.pairs.merge(rules, run.symbol, run.symbol, &piece[start..start + 2 * bytes]);
+        }
+        let mut outer = NO_MERGE;
+        if let Some(&next) = self.runs.get(i + 1) {
+            let end = start + run.total_bytes();
+            outer = self.pairs.merge(rules, run.symbol, next.symbol, &piece[end - bytes..end + next.bytes as usize]);
+        }
+        self.runs[i] = Run { inner, outer, ..run };
+    }
+
+    /// The run in or behind which the next merge happens, and whether it is in it: the lowest rank, the leftmost of
+    /// equals.
+    #[inline]
+    fn lowest(&self, rules: &impl Rules) -> Option<(usize, bool)> {
+        let (mut lowest, mut found) = (NO_RANK, None);
+        for (i, run) in self.runs.iter().enumerate() {
+            for (merge, inside) in [(run.inner, true), (run.outer, false)] {
+                let rank = rank_of(rules, merge);
+                if rank < lowest {
+                    (lowest, found) = (rank, Some((i, inside)));
                 }
             }
-            let (rank, i) = best;
-            if rank == NO_RANK {
-                return;
-            }
-            self.scan[i].symbol = self.scan[i].merge.symbol;
-            self.scan.remove(i + 1);
-            self.scan[i].merge = self.merge_at(rules, piece, i);
-            if i > 0 {
-                self.scan[i - 1].merge = self.merge_at(rules, piece, i - 1);
+        }
+        found
+    }
+
+    /// Merges the symbols of run `i` two by two, all at once where nothing can come between, otherwise the first two.
+    /// The run before it, or it itself if it is the first, starts at byte `start`. Returns how many runs are new.
+    fn merge_inside(&mut self, rules: &impl Rules, piece: &[u8], i: usize, start: usize) -> usize {
+        let run = self.runs[i];
+        let merged = rules.merged(run.inner);
+        let bytes = run.bytes as usize;
+        let before = if i > 0 { Some(self.runs[i - 1]) } else { None };
+        let start = start + before.map_or(0, |before| before.total_bytes());
+        // A new symbol comes to stand behind the one before the run, before an old one and behind another new one. The
+        // run's next two merge next, unless one of these pairs goes first.
+        let mut waits = |left, right, joined: &[u8]| {
+            let merge = self.pairs.merge(rules, left, right, joined);
+            rank_of(rules, merge) > rules.rank(run.inner)
+        };
+        let all_at_once = run.count > 2
+            && waits(merged, run.symbol, &piece[start..start + 3 * bytes])
+            && (run.count < 4 || waits(merged, merged, &piece[start..start + 4 * bytes]))
+            && before.is_none_or(|b| waits(b.symbol, merged, &piece[start - b.bytes as usize..start + 2 * bytes]));
+        let pairs = if all_at_once { run.count / 2 } else { 1 };
+        self.runs[i] = Run { symbol: merged, bytes: 2 * run.bytes, count: pairs, ..run };
+        if run.count > 2 * pairs {
+            self.runs.insert(i + 1, Run { count: run.count - 2 * pairs, ..run });
+        }
+        2
+    }
+
+    /// Merges the last symbol of run `i` with the first of the next. Returns how many runs may be new.
+    fn merge_across(&mut self, rules: &impl Rules, i: usize) -> usize {
+        let (left, right) = (self.runs[i], self.runs[i + 1]);
+        let merged = Run { symbol: rules.merged(left.outer), bytes: left.bytes + right.bytes, count: 1, ..left };
+        self.runs[i].count -= 1;
+        self.runs[i + 1].count -= 1;
+        match (left.count > 1, right.count > 1) {
+            (true, true) => self.runs.insert(i + 1, merged),
+            (true, false) => self.runs[i + 1] = merged,
+            (false, true) => self.runs[i] = merged,
+            (false, false) => {
+                self.runs[i] = merged;
+                self.runs.remove(i + 1);
             }
         }
-    }
-
-    #[inline]
-    fn merge_at(&mut self, rules: &impl Rules, piece: &[u8], i: usize) -> Merge {
-        let [left, right, ..] = &self.scan[i..] else { return NO_MERGE };
-        let joined = &piece[left.start as usize..self.start_of(i + 2, piece)];
-        self.pairs.merge(rules, left.symbol, right.symbol, joined)
-    }
-
-    #[inline]
-    fn start_of(&self, i: usize, piece: &[u8]) -> usize {
-        self.scan.get(i).map_or(piece.len(), |scanned| scanned.start as usize)
+        3
     }
 }
 
-/// A symbol of a short piece, and what it and its right neighbour would become.
-struct Scanned {
-    start: u32,
+/// Neighbouring equal symbols of a short piece.
+#[derive(Clone, Copy)]
+struct Run {
     symbol: u32,
-    merge: Merge,
+    /// Of one symbol.
+    bytes: u32,
+    count: u32,
+    /// The merge of two symbols of the run.
+    inner: u32,
+    /// The merge of the last symbol with the next run's first.
+    outer: u32,
 }
 
-/// No neighbour on this side.
-const NO_LINK: u32 = u32::MAX;
+impl Run {
+    #[inline]
+    fn total_bytes(&self) -> usize {
+        self.bytes as usize * self.count as usize
+    }
+}
 
 /// A symbol of a long piece, kept at the index of its first byte, so that positions need no field of their own.
 #[derive(Clone, Copy)]
 struct Node {
     symbol: u32,
-    previous: u32,
-    next: u32,
-    merge: Merge,
+    /// The merge with the next symbol.
+    merge: u32,
+    /// The lengths of the symbol before and of this one.
+    previous_bytes: u16,
+    bytes: u16,
 }
 
 /// Merges long pieces: one bucket of positions a rank, and the ranks in use in a heap.
@@ -173,7 +283,7 @@ struct Queue {
     buckets: Vec<Bucket>,
     /// Emptied buckets, for reuse.
     free: Vec<u32>,
-    ranks: std::collections::BinaryHeap<std::cmp::Reverse<u32>>,
+    ranks: BinaryHeap<Reverse<u32>>,
 }
 
 /// The positions of one rank, handed out from left to right. Some are stale: their pair has changed since.
@@ -182,18 +292,20 @@ struct Bucket {
     positions: Vec<u32>,
     taken: usize,
     /// Positions that came out of order after the first was taken.
-    late: std::collections::BinaryHeap<std::cmp::Reverse<u32>>,
+    late: BinaryHeap<Reverse<u32>>,
     started: bool,
 }
 
 impl Bucket {
+    #[inline]
     fn push(&mut self, position: u32) {
         match self.positions.last() {
-            Some(&last) if self.started && last > position => self.late.push(std::cmp::Reverse(position)),
+            Some(&last) if self.started && last > position => self.late.push(Reverse(position)),
             _ => self.positions.push(position),
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<u32> {
         if !self.started {
             self.started = true;
@@ -221,11 +333,11 @@ impl Bucket {
 impl Queue {
     fn encode(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], ids: &mut Vec<u32>) {
         self.seed(rules, pairs, piece);
-        while let Some(&std::cmp::Reverse(rank)) = self.ranks.peek() {
+        while let Some(&Reverse(rank)) = self.ranks.peek() {
             let bucket = self.bucket_of[rank as usize] - 1;
             match self.buckets[bucket as usize].pop() {
-                Some(position) if self.nodes[position as usize].merge.rank == rank => {
-                    self.merge_at(rules, pairs, piece, position);
+                Some(position) if rank_of(rules, self.nodes[position as usize].merge) == rank => {
+                    self.merge_at(rules, pairs, piece, position as usize);
                 }
                 Some(_) => {}
                 None => {
@@ -237,62 +349,66 @@ impl Queue {
             }
         }
         let mut at = 0;
-        while at != NO_LINK {
-            let node = self.nodes[at as usize];
-            let end = if node.next == NO_LINK { piece.len() } else { node.next as usize };
-            rules.emit(node.symbol, &piece[at as usize..end], ids);
-            at = node.next;
+        while let Some(node) = self.nodes.get(at) {
+            let end = at + usize::from(node.bytes);
+            rules.emit(node.symbol, &piece[at..end], ids);
+            at = end;
         }
     }
 
     fn seed(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8]) {
-        const FREE: Node = Node { symbol: NO_SYMBOL, previous: NO_LINK, next: NO_LINK, merge: NO_MERGE };
         self.bucket_of.resize(rules.rank_count(), 0);
         self.nodes.clear();
-        self.nodes.resize(piece.len(), FREE);
-        let (mut at, mut previous) = (0, NO_LINK);
-        while at < piece.len() {
-            let (symbol, bytes) = rules.first_symbol(&piece[at..]);
-            let next = if at + bytes < piece.len() { (at + bytes) as u32 } else { NO_LINK };
-            self.nodes[at] = Node { symbol, previous, next, merge: NO_MERGE };
-            if previous != NO_LINK {
-                self.update(rules, pairs, piece, previous);
+        self.nodes.reserve_exact(piece.len());
+        let (mut symbol, mut previous): (_, &[u8]) = (NO_SYMBOL, &[]);
+        while self.nodes.len() < piece.len() {
+            let (at, previous_bytes) = (self.nodes.len(), previous.len());
+            if previous.is_empty() || !piece[at..].starts_with(previous) {
+                let bytes;
+                (symbol, bytes) = rules.first_symbol(&piece[at..]);
+                previous = &piece[at..at + bytes];
             }
-            previous = at as u32;
-            at += bytes;
+            let (bytes, previous_bytes16) = (previous.len() as u16, previous_bytes as u16);
+            let node = Node { symbol, merge: NO_MERGE, previous_bytes: previous_bytes16, bytes };
+            self.nodes.resize(at + previous.len(), node);
+            if at > 0 {
+                self.update(rules, pairs, piece, at - previous_bytes);
+            }
         }
     }
 
     /// Joins the node with its right neighbour and looks at the two pairs that this makes.
-    fn merge_at(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], position: u32) {
-        let node = self.nodes[position as usize];
-        let right = self.nodes[node.next as usize];
-        self.nodes[node.next as usize].merge = NO_MERGE;
-        if right.next != NO_LINK {
-            self.nodes[right.next as usize].previous = position;
+    #[inline]
+    fn merge_at(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], at: usize) {
+        let node = self.nodes[at];
+        let right = at + usize::from(node.bytes);
+        self.nodes[right].merge = NO_MERGE;
+        let bytes = node.bytes + self.nodes[right].bytes;
+        self.nodes[at] = Node { symbol: rules.merged(node.merge), merge: NO_MERGE, bytes, ..node };
+        if let Some(next) = self.nodes.get_mut(at + usize::from(bytes)) {
+            next.previous_bytes = bytes;
         }
-        self.nodes[position as usize] = Node { symbol: node.merge.symbol, next: right.next, ..node };
-        if node.previous != NO_LINK {
-            self.update(rules, pairs, piece, node.previous);
+        if at > 0 {
+            self.update(rules, pairs, piece, at - usize::from(node.previous_bytes));
         }
-        self.update(rules, pairs, piece, position);
+        self.update(rules, pairs, piece, at);
     }
 
     /// Looks up what the node and its right neighbour become, and queues it.
-    fn update(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], position: u32) {
-        let node = self.nodes[position as usize];
-        let mut merge = NO_MERGE;
-        if node.next != NO_LINK {
-            let right = self.nodes[node.next as usize];
-            let end = if right.next == NO_LINK { piece.len() } else { right.next as usize };
-            merge = pairs.merge(rules, node.symbol, right.symbol, &piece[position as usize..end]);
-        }
-        self.nodes[position as usize].merge = merge;
-        if merge.rank != NO_RANK {
-            self.bucket(merge.rank).push(position);
+    #[inline]
+    fn update(&mut self, rules: &impl Rules, pairs: &mut PairCache, piece: &[u8], at: usize) {
+        let node = self.nodes[at];
+        let right = at + usize::from(node.bytes);
+        let Some(next) = self.nodes.get(right) else { return };
+        let end = right + usize::from(next.bytes);
+        let merge = pairs.merge(rules, node.symbol, next.symbol, &piece[at..end]);
+        self.nodes[at].merge = merge;
+        if merge != NO_MERGE {
+            self.bucket(rules.rank(merge)).push(at as u32);
         }
     }
 
+    #[inline]
     fn bucket(&mut self, rank: u32) -> &mut Bucket {
         let slot = &mut self.bucket_of[rank as usize];
         if *slot == 0 {
@@ -301,7 +417,7 @@ impl Queue {
                 self.buckets.len() as u32 - 1
             });
             *slot = bucket + 1;
-            self.ranks.push(std::cmp::Reverse(rank));
+            self.ranks.push(Reverse(rank));
         }
         &mut self.buckets[*slot as usize - 1]
     }
@@ -310,7 +426,8 @@ impl Queue {
 /// The merges of symbol pairs looked up lately, small enough for the nearest cache of the processor.
 #[derive(Default)]
 struct PairCache {
-    entries: Vec<(u32, u32, Merge)>,
+    /// Left symbol, right symbol, merge.
+    entries: Vec<(u32, u32, u32)>,
 }
 
 const CACHED_PAIRS: usize = 1 << 11;
@@ -321,7 +438,7 @@ impl PairCache {
     }
 
     #[inline]
-    fn merge(&mut self, rules: &impl Rules, left: u32, right: u32, joined: &[u8]) -> Merge {
+    fn merge(&mut self, rules: &impl Rules, left: u32, right: u32, joined: &[u8]) -> u32 {
         let place = (left.wrapping_mul(0x9E37_79B1) ^ right.wrapping_mul(0x85EB_CA77)) >> 21;
         match self.entries.get_mut(place as usize) {
             // Unknown symbols differ in their texts, so they are no key.
@@ -336,7 +453,7 @@ impl PairCache {
     }
 }
 
-const CACHED_PIECES: usize = 1 << 13;
+const CACHED_PIECES: usize = 1 << 15;
 const CACHED_IDS: usize = 5;
 const CACHED_BYTES: usize = 16;
 
@@ -399,7 +516,10 @@ mod tests {
     struct Toy {
         words: Vec<Vec<u8>>,
         seams: Seams,
-        merges: std::collections::HashMap<(u32, u32), Merge>,
+        /// The index of each pair's merge in `made`.
+        merges: std::collections::HashMap<(u32, u32), u32>,
+        /// Rank and symbol of each merge.
+        made: Vec<(u32, u32)>,
     }
 
     fn random(state: &mut u64) -> u32 {
@@ -414,6 +534,7 @@ mod tests {
             let mut toy = Toy {
                 words: (0..letters).map(|i| vec![b'a' + i as u8]).collect(),
                 merges: Default::default(),
+                made: vec![],
                 seams: Seams::of_bytes(),
             };
             for i in 0..merges {
@@ -429,7 +550,8 @@ mod tests {
                     toy.words.push(word);
                     toy.words.len() - 1
                 });
-                toy.merges.insert((left, right), Merge { rank: rank_of(i), symbol: symbol as u32 });
+                toy.merges.insert((left, right), toy.made.len() as u32);
+                toy.made.push((rank_of(i), symbol as u32));
             }
             toy
         }
@@ -440,8 +562,8 @@ mod tests {
             loop {
                 let pairs =
                     symbols.windows(2).enumerate().filter_map(|(i, w)| Some((self.merges.get(&(w[0], w[1]))?, i)));
-                let Some((merge, i)) = pairs.min_by_key(|(merge, i)| (merge.rank, *i)) else { return symbols };
-                symbols[i] = merge.symbol;
+                let Some((&merge, i)) = pairs.min_by_key(|&(&merge, i)| (self.rank(merge), i)) else { return symbols };
+                symbols[i] = self.merged(merge);
                 symbols.remove(i + 1);
             }
         }
@@ -457,10 +579,16 @@ mod tests {
         fn first_symbol(&self, text: &[u8]) -> (u32, usize) {
             (u32::from(text[0] - b'a'), 1)
         }
-        fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<Merge> {
+        fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<u32> {
             let merge = self.merges.get(&(left, right)).copied();
-            assert!(merge.is_none_or(|merge| self.words[merge.symbol as usize] == joined));
+            assert!(merge.is_none_or(|merge| self.words[self.merged(merge) as usize] == joined));
             merge
+        }
+        fn rank(&self, merge: u32) -> u32 {
+            self.made[merge as usize].0
+        }
+        fn merged(&self, merge: u32) -> u32 {
+            self.made[merge as usize].1
         }
         fn emit(&self, symbol: u32, text: &[u8], ids: &mut Vec<u32>) {
             assert_eq!(self.words[symbol as usize], text);
@@ -473,7 +601,7 @@ mod tests {
         let letters = toy.words.iter().filter(|w| w.len() == 1).count() as u32;
         for _ in 0..300 {
             let length = random(state) % longest;
-            let run = 1 + random(state) % 4;
+            let run = 1 + random(state) % 9;
             let mut letter = 0;
             let piece: Vec<u8> = (0..length)
                 .map(|i| {
@@ -511,7 +639,8 @@ mod tests {
             let word = [toy.words[level as usize].clone(), toy.words[level as usize].clone()].concat();
             toy.words.push(word);
             toy.seams.add_joint(b"a", b"a");
-            toy.merges.insert((level, level), Merge { rank: level, symbol: level + 1 });
+            toy.merges.insert((level, level), level);
+            toy.made.push((level, level + 1));
         }
         let mut ids = Vec::new();
         Merger::default().encode(&toy, &vec![b'a'; (1 << 20) + 5], &mut ids);

@@ -67,7 +67,7 @@ impl Seams {
     /// Where the first piece of a text that is not empty ends: at the first seam or at the text's end.
     #[inline]
     pub(super) fn first_piece_bytes(&self, text: &[u8]) -> usize {
-        let mut at = 0;
+        let (mut at, mut joined) = (0, 0);
         loop {
             let next = at + self.symbol_bytes(&text[at..]);
             let Some((word, bit)) = byte_bit(&text[at..next], &text[next..]) else { return text.len() };
@@ -76,9 +76,13 @@ impl Seams {
             }
             if let Some(characters) = &self.characters {
                 let right = &text[next..next + self.symbol_bytes(&text[next..])];
-                // For two ASCII characters the bit has said it all.
-                if next - at + right.len() > 2 && !characters.contains(&key(&text[at..next], right)) {
-                    return next;
+                // For two ASCII characters the bit has said it all; repeated characters are looked up once.
+                if next - at + right.len() > 2 {
+                    let key = key(&text[at..next], right);
+                    if key != joined && !characters.contains(&key) {
+                        return next;
+                    }
+                    joined = key;
                 }
             }
             at = next;

@@ -1,7 +1,7 @@
 //! SentencePiece with byte-pair merges (`llama`): neighbours merge when their text together is a token, the token with
 //! the highest score first. Characters that the vocabulary lacks become byte tokens.
 
-use super::merge::{Merge, Merger, NO_SYMBOL, Rules};
+use super::merge::{LONGEST_SYMBOL_BYTES, Merger, NO_SYMBOL, Rules};
 use super::seams::Seams;
 use super::unicode;
 use super::vocab::{Vocab, escape_spaces};
@@ -25,12 +25,13 @@ impl Spm {
         distinct.sort_unstable_by(|a, b| b.total_cmp(a));
         distinct.dedup_by(|a, b| a.total_cmp(b).is_eq());
         let rank = |score: &f32| distinct.partition_point(|other| other.total_cmp(score).is_gt()) as u32;
+        let longest = (0..vocab.len()).map(|id| vocab.text(id).len()).max().unwrap_or(0);
         let mut seams = Seams::of_characters();
         (0..vocab.len()).for_each(|id| seams.add_text(vocab.text(id)));
         Spm {
             ranks: scores.iter().map(rank).collect(),
             rank_count: distinct.len(),
-            longest_token_bytes: (0..vocab.len()).map(|id| vocab.text(id).len()).max().unwrap_or(0),
+            longest_token_bytes: longest.min(LONGEST_SYMBOL_BYTES),
             seams,
             bytes: Box::new(std::array::from_fn(|byte| byte_fallback(vocab, byte as u8))),
         }
@@ -81,12 +82,18 @@ impl Rules for SpmRules<'_> {
     }
 
     /// Only the joined text counts here: even two characters that are no tokens may be one together.
-    fn merge(&self, _: u32, _: u32, joined: &[u8]) -> Option<Merge> {
-        if joined.len() > self.spm.longest_token_bytes {
-            return None;
-        }
-        let symbol = self.vocab.id(joined)?;
-        Some(Merge { rank: self.spm.ranks[symbol as usize], symbol })
+    fn merge(&self, _: u32, _: u32, joined: &[u8]) -> Option<u32> {
+        if joined.len() <= self.spm.longest_token_bytes { self.vocab.id(joined) } else { None }
+    }
+
+    #[inline]
+    fn rank(&self, token: u32) -> u32 {
+        self.spm.ranks[token as usize]
+    }
+
+    #[inline]
+    fn merged(&self, token: u32) -> u32 {
+        token
     }
 
     fn emit(&self, symbol: u32, text: &[u8], ids: &mut Vec<u32>) {

@@ -206,10 +206,16 @@ pub fn decode(bytes: &[u8]) -> impl Iterator<Item = char> {
 
 /// `bytes` as text, by the rules of [`decode`]; borrowed where they already are UTF-8.
 pub fn to_text(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(decode(bytes).collect()),
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
     }
+    let mut text = String::with_capacity(bytes.len() * 2);
+    let mut rest = bytes;
+    while let Some((c, len_bytes)) = first_char(rest) {
+        text.push(c);
+        rest = &rest[len_bytes..];
+    }
+    Cow::Owned(text)
 }
 
 /// The first code point of `bytes`, and how many bytes it takes.

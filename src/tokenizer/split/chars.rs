@@ -191,6 +191,7 @@ impl Chars {
     #[inline]
     pub(super) fn run(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
         let (mut end, mut count) = (pos, 0);
+        let mut known = None; // the last character past ASCII that was found to be on the wanted side
         while count < max
             && let Some(&byte) = text.as_bytes().get(end)
         {
@@ -200,7 +201,10 @@ impl Chars {
                 Some(&ascii) if ascii == member => 1,
                 Some(_) => break,
                 None => match char_at(text, end) {
-                    Some(c) if self.contains(c) == member => c.len_utf8(),
+                    Some(c) if known == Some(c) || self.contains(c) == member => {
+                        known = Some(c);
+                        c.len_utf8()
+                    }
                     _ => break,
                 },
             };
