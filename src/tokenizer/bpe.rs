@@ -9,7 +9,7 @@ use super::merge::{LONGEST_SYMBOL_BYTES, Merger, NO_MERGE, NO_SYMBOL, Rules};
 use super::seams::Seams;
 use super::split::Family;
 use super::unicode;
-use super::vocab::{Vocab, escape_spaces, missing};
+use super::vocab::{Vocab, marks_to_spaces, missing, spaced_token, spaces_to_marks};
 use crate::Result;
 use crate::gguf::Metadata;
 
@@ -56,7 +56,12 @@ impl Bpe {
         for id in 0..vocab.len() {
             let text = vocab.text(id);
             buffer.clear();
-            if !family.byte_level {
+            if family.escape_whitespace {
+                match spaced_token(text) {
+                    Some(text) => symbols.push(&text),
+                    None => symbols.push_hidden(text),
+                };
+            } else if !family.byte_level {
                 symbols.push(text);
             } else if unspell(text, &mut buffer) {
                 symbols.push(&buffer);
@@ -116,9 +121,11 @@ impl Bpe {
                 }
                 left_bytes
             } else {
-                joined.extend_from_slice(left);
-                joined.extend_from_slice(right);
-                left.len()
+                let spaced = |text| if self.family.escape_whitespace { marks_to_spaces(text) } else { text.into() };
+                joined.extend_from_slice(&spaced(left));
+                let left_bytes = joined.len();
+                joined.extend_from_slice(&spaced(right));
+                left_bytes
             };
             let (left, right) = joined.split_at(left_bytes);
             if left.is_empty() || right.is_empty() || joined.len() > LONGEST_SYMBOL_BYTES {
@@ -139,17 +146,19 @@ impl Bpe {
 
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        let mut escaped = Vec::new();
-        let text = if self.family.escape_whitespace {
-            escape_spaces(text.as_bytes(), &mut escaped);
-            &unicode::to_text(&escaped)
+        let spaced;
+        let text = if self.family.escape_whitespace && text.contains('\u{2581}') {
+            spaced = text.replace('\u{2581}', " ");
+            &spaced
         } else {
             text
         };
         let Whitespace::Dropped { lowercase } = self.whitespace else {
             return self.encode_words(text, merger, ids);
         };
-        for segment in text.split(unicode::is_whitespace).filter(|segment| !segment.is_empty()) {
+        // A space that stands for a mark is none.
+        let separates = |c| unicode::is_whitespace(c) && !(c == ' ' && self.family.escape_whitespace);
+        for segment in text.split(separates).filter(|segment| !segment.is_empty()) {
             match lowercase {
                 true => self.encode_words(&segment.chars().map(unicode::to_lower).collect::<String>(), merger, ids),
                 false => self.encode_words(segment, merger, ids),
@@ -219,9 +228,12 @@ impl Rules for Bpe {
         if symbol < self.token_count {
             return ids.push(symbol);
         }
-        let findable = |byte: &u8| !self.family.byte_level || byte.is_ascii_graphic();
-        let tokens = text.iter().filter(|byte| findable(byte)).map(|&byte| self.bytes[usize::from(byte)]);
-        ids.extend(tokens.filter(|&token| token < self.token_count));
+        let mut push = |byte: u8| ids.extend(Some(self.bytes[usize::from(byte)]).filter(|&id| id < self.token_count));
+        match (self.family.byte_level, self.family.escape_whitespace) {
+            (true, _) => text.iter().copied().filter(u8::is_ascii_graphic).for_each(push),
+            (false, true) => spaces_to_marks(text).for_each(push),
+            (false, false) => text.iter().copied().for_each(&mut push),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Algorithm;
 use super::interner::Interner;
 use super::rwkv;
-use super::vocab::{Attributes, Vocab, unescape_spaces};
+use super::vocab::{Attributes, Vocab, marks_to_spaces};
 
 /// The bytes that each token prints as. Not always whole characters: those of byte-level vocabularies may be parts.
 pub(super) fn pieces(vocab: &Vocab, algorithm: &Algorithm) -> Interner {
@@ -21,7 +21,7 @@ pub(super) fn pieces(vocab: &Vocab, algorithm: &Algorithm) -> Interner {
             match algorithm {
                 Algorithm::Bpe(bpe) if bpe.family.byte_level => piece.extend_from_slice(bpe.token_bytes(id)),
                 Algorithm::Bpe(bpe) if !bpe.family.escape_whitespace => piece.extend_from_slice(text),
-                _ => unescape_spaces(text, &mut piece),
+                _ => piece.extend_from_slice(&marks_to_spaces(text)),
             }
         } else if attributes.has(Attributes::BYTE) {
             piece.extend(byte_of(text));

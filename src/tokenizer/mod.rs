@@ -226,7 +226,7 @@ impl Tokenizer {
         match &self.algorithm {
             Algorithm::Spm(spm) => {
                 let space_before = self.add_space_prefix && after_special;
-                spm.encode(&self.vocab, text, space_before, unknown, merger, ids);
+                spm.encode(text, space_before, unknown, merger, ids);
             }
             Algorithm::Bpe(bpe) => bpe.encode(&unicode::to_text(text), merger, ids),
             Algorithm::WordPiece(wordpiece) => wordpiece.encode(text, unknown, ids),

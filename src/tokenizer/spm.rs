@@ -1,13 +1,17 @@
 //! SentencePiece with byte-pair merges (`llama`): neighbours merge when their text together is a token, the token with
-//! the highest score first. Characters that the vocabulary lacks become byte tokens.
+//! the highest score first. Characters that the vocabulary lacks become byte tokens. Space marks are matched as spaces.
 
+use super::interner::Interner;
 use super::merge::{LONGEST_SYMBOL_BYTES, Merger, NO_SYMBOL, Rules};
 use super::seams::Seams;
 use super::unicode;
-use super::vocab::{Vocab, escape_spaces};
+use super::vocab::{SPACE_MARK, Vocab, marks_to_spaces, spaced_token, spaces_to_marks};
+use std::borrow::Cow;
 
 #[derive(Debug)]
 pub(super) struct Spm {
+    /// The tokens with spaces for space marks.
+    texts: Interner,
     /// Per token, how many distinct scores are higher than its own.
     ranks: Vec<u32>,
     rank_count: usize,
@@ -25,10 +29,20 @@ impl Spm {
         distinct.sort_unstable_by(|a, b| b.total_cmp(a));
         distinct.dedup_by(|a, b| a.total_cmp(b).is_eq());
         let rank = |score: &f32| distinct.partition_point(|other| other.total_cmp(score).is_gt()) as u32;
-        let longest = (0..vocab.len()).map(|id| vocab.text(id).len()).max().unwrap_or(0);
-        let mut seams = Seams::of_characters();
-        (0..vocab.len()).for_each(|id| seams.add_text(vocab.text(id)));
+        let mut texts = Interner::with_capacity(vocab.len() as usize, vocab.len() as usize * 8);
+        let (mut seams, mut longest) = (Seams::of_characters(), 0);
+        for id in 0..vocab.len() {
+            match spaced_token(vocab.text(id)) {
+                None => _ = texts.push_hidden(b""),
+                Some(text) => {
+                    texts.push(&text);
+                    seams.add_text(&text);
+                    longest = longest.max(text.len());
+                }
+            }
+        }
         Spm {
+            texts,
             ranks: scores.iter().map(rank).collect(),
             rank_count: distinct.len(),
             longest_token_bytes: longest.min(LONGEST_SYMBOL_BYTES),
@@ -40,20 +54,34 @@ impl Spm {
     /// Appends the ids of a text without special tokens. `space_before` puts a space in front.
     pub(super) fn encode(
         &self,
-        vocab: &Vocab,
         text: &[u8],
         space_before: bool,
         unknown: Option<u32>,
         merger: &mut Merger,
         ids: &mut Vec<u32>,
     ) {
-        let mut escaped = Vec::new();
+        let mut text = spaced_text(text);
         if space_before {
-            escape_spaces(b" ", &mut escaped);
+            text.to_mut().insert(0, b' ');
         }
-        escape_spaces(text, &mut escaped);
-        merger.encode(&SpmRules { spm: self, vocab, unknown }, &escaped, ids);
+        merger.encode(&SpmRules { spm: self, unknown }, &text, ids);
     }
+}
+
+/// The text with spaces for space marks. In bytes that are not UTF-8, a stray first byte of a character swallows what
+/// follows, also the first bytes of a mark; marks that are hurt so stay as they are.
+fn spaced_text(text: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(text).is_ok() {
+        return marks_to_spaces(text);
+    }
+    let marked: Vec<u8> = spaces_to_marks(text).collect();
+    let (mut spaced, mut rest) = (Vec::with_capacity(text.len()), &marked[..]);
+    while !rest.is_empty() {
+        let character;
+        (character, rest) = rest.split_at(unicode::character_bytes(rest));
+        spaced.extend_from_slice(if character == SPACE_MARK { b" " } else { character });
+    }
+    Cow::Owned(spaced)
 }
 
 /// The token of a byte: `<0x0A>`, or else the byte itself as a text.
@@ -63,7 +91,6 @@ pub(super) fn byte_fallback(vocab: &Vocab, byte: u8) -> Option<u32> {
 
 struct SpmRules<'a> {
     spm: &'a Spm,
-    vocab: &'a Vocab,
     unknown: Option<u32>,
 }
 
@@ -78,12 +105,12 @@ impl Rules for SpmRules<'_> {
 
     fn first_symbol(&self, text: &[u8]) -> (u32, usize) {
         let bytes = unicode::character_bytes(text);
-        (self.vocab.id(&text[..bytes]).unwrap_or(NO_SYMBOL), bytes)
+        (self.spm.texts.get(&text[..bytes]).unwrap_or(NO_SYMBOL), bytes)
     }
 
     /// Only the joined text counts here: even two characters that are no tokens may be one together.
     fn merge(&self, _: u32, _: u32, joined: &[u8]) -> Option<u32> {
-        if joined.len() <= self.spm.longest_token_bytes { self.vocab.id(joined) } else { None }
+        if joined.len() <= self.spm.longest_token_bytes { self.spm.texts.get(joined) } else { None }
     }
 
     #[inline]
@@ -98,7 +125,9 @@ impl Rules for SpmRules<'_> {
 
     fn emit(&self, symbol: u32, text: &[u8], ids: &mut Vec<u32>) {
         match symbol {
-            NO_SYMBOL => ids.extend(text.iter().filter_map(|&b| self.spm.bytes[usize::from(b)].or(self.unknown))),
+            NO_SYMBOL => {
+                ids.extend(spaces_to_marks(text).filter_map(|b| self.spm.bytes[usize::from(b)].or(self.unknown)));
+            }
             token => ids.push(token),
         }
     }

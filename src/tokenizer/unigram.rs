@@ -1,13 +1,14 @@
 //! SentencePiece's unigram model (`t5`): of all ways to cut the text into tokens, the one with the highest total score.
 //!
-//! The text is normalised first, by a table that the file carries, and white space becomes U+2581.
+//! The text is normalised first, by a table that the file carries. Space marks are matched as spaces.
 
 use super::trie::Trie;
 use super::unicode;
-use super::vocab::{Attributes, SPACE_MARK, Vocab};
+use super::vocab::{Attributes, Vocab, marks_to_spaces, spaced_token};
 use crate::Result;
 use crate::error::Error;
 use crate::gguf::Metadata;
+use std::borrow::Cow;
 
 /// How much worse than the worst token an unknown character is.
 const UNKNOWN_PENALTY: f32 = 10.0;
@@ -33,8 +34,9 @@ impl Unigram {
         let lowest = with(Attributes::NORMAL)
             .map(|(_, id)| vocab.scores[id as usize])
             .fold(f32::MAX, |low, score| low.min(score));
+        let tokens: Vec<_> = with(matched).filter_map(|(text, id)| Some((spaced_token(text)?, id))).collect();
         Ok(Unigram {
-            tokens: Trie::new(with(matched)),
+            tokens: Trie::new(tokens.iter().map(|(text, id)| (&text[..], *id))),
             user_defined: Trie::new(with(Attributes::USER_DEFINED)),
             charsmap: CharsMap::load(metadata)?,
             unknown_score: lowest - UNKNOWN_PENALTY,
@@ -106,14 +108,14 @@ impl Unigram {
                 if byte == b' ' {
                     in_word = false;
                     if !self.remove_extra_whitespace {
-                        normal.extend_from_slice(SPACE_MARK);
+                        normal.push(b' ');
                     }
                     continue;
                 }
                 if !in_word {
                     in_word = true;
                     if (self.add_space_prefix && !space_prepended) || self.remove_extra_whitespace {
-                        normal.extend_from_slice(SPACE_MARK);
+                        normal.push(b' ');
                         space_prepended = true;
                     }
                 }
@@ -121,7 +123,11 @@ impl Unigram {
             }
             rest = &rest[consumed..];
         }
-        normal
+        // Marks in the text itself are no white space until here.
+        match marks_to_spaces(&normal) {
+            Cow::Borrowed(_) => normal,
+            Cow::Owned(spaced) => spaced,
+        }
     }
 
     /// What the beginning of the text is replaced by, and how many bytes that takes.

@@ -4,6 +4,7 @@ use super::interner::Interner;
 use crate::Result;
 use crate::error::Error;
 use crate::gguf::Metadata;
+use std::borrow::Cow;
 
 /// What a token is, as a set of bits. The file names one kind a token; loading may add others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -134,30 +135,32 @@ pub(super) fn missing(key: &str, expected: &str) -> Error {
 /// U+2581, which SentencePiece writes for a space.
 pub(super) const SPACE_MARK: &[u8] = "\u{2581}".as_bytes();
 
-/// Every space as [`SPACE_MARK`].
-pub(super) fn escape_spaces(text: &[u8], into: &mut Vec<u8>) {
-    into.reserve(text.len() + text.len() / 2);
-    for &byte in text {
-        match byte {
-            b' ' => into.extend_from_slice(SPACE_MARK),
-            byte => into.push(byte),
-        }
+/// The text with a space for every [`SPACE_MARK`].
+///
+/// SentencePiece writes the mark for a space, and so cannot tell the two apart. Matching goes the other way round: marks
+/// become spaces, in tokens and texts alike, which are a third as long and mostly stand in the text already.
+pub(super) fn marks_to_spaces(text: &[u8]) -> Cow<'_, [u8]> {
+    let is_mark = |at: &usize| text[*at..].starts_with(SPACE_MARK);
+    let Some(first) = (0..text.len()).find(|at| text[*at] == SPACE_MARK[0] && is_mark(at)) else {
+        return Cow::Borrowed(text);
+    };
+    let (head, mut rest) = text.split_at(first);
+    let mut spaced = Vec::with_capacity(text.len());
+    spaced.extend_from_slice(head);
+    while let Some((&byte, tail)) = rest.split_first() {
+        let (byte, after) = rest.strip_prefix(SPACE_MARK).map_or((byte, tail), |after| (b' ', after));
+        spaced.push(byte);
+        rest = after;
     }
+    Cow::Owned(spaced)
 }
 
-/// Every [`SPACE_MARK`] as a space.
-pub(super) fn unescape_spaces(text: &[u8], into: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        match rest.strip_prefix(SPACE_MARK) {
-            Some(after) => {
-                into.push(b' ');
-                rest = after;
-            }
-            None => {
-                into.push(first);
-                rest = tail;
-            }
-        }
-    }
+/// A token's text as [`marks_to_spaces`] has it; `None` if it holds a space itself, which no escaped text does.
+pub(super) fn spaced_token(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    (!text.contains(&b' ')).then(|| marks_to_spaces(text))
+}
+
+/// The bytes of a text in which spaces stand for marks.
+pub(super) fn spaces_to_marks(text: &[u8]) -> impl Iterator<Item = u8> {
+    text.iter().flat_map(|byte| if *byte == b' ' { SPACE_MARK } else { std::slice::from_ref(byte) }).copied()
 }

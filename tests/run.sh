@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Passes the tests. Arguments go to `cargo test`.
+#
+# The GPU backend is tested on a Vulkan driver. Where there is none, Mesa's software Vulkan is installed if that is
+# possible without asking anybody; if not, this says what to do, and the tests that need it will say that they skip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages="mesa-vulkan-drivers libvulkan1"
+
+has_vulkan_driver() {
+    [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && return 0
+    local folder
+    for folder in /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d; do
+        compgen -G "$folder/*.json" >/dev/null && return 0
+    done
+    return 1
+}
+
+install_software_vulkan() {
+    command -v apt-get >/dev/null || return 1
+    local as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || return 1
+        as_root="sudo -n"
+    fi
+    echo "No Vulkan driver here: installing Mesa's software Vulkan ($packages)."
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086 # both are lists of words
+    { $as_root apt-get update -q && $as_root apt-get install -q -y --no-install-recommends $packages; } >/dev/null
+}
+
+if [ "$(uname)" = Linux ] && ! has_vulkan_driver; then
+    if ! install_software_vulkan; then
+        echo "No Vulkan driver here, and none could be installed. For the tests of the GPU backend install one, such as" >&2
+        echo "Mesa's software Vulkan: on Debian and Ubuntu the packages $packages." >&2
+    fi
+fi
+
+# Examples are built first: some tests run them.
+cargo build --examples
+cargo test "$@"
