@@ -1,12 +1,14 @@
 //! From values to blocks, for the formats that activations and caches need.
 //!
-//! Everything equals llama.cpp's reference quantizers bit for bit, so that a cache or an activation rounded here can be
-//! compared with one rounded there. That fixes details which would otherwise be free: the scale is rounded to 16 bits
-//! only when it is stored, and the integers are taken with the unrounded one; a scale may be negative, so that the value
-//! of largest magnitude meets the end of the range that reaches further; Q8_0 and Q8_1 round halves away from zero, Q8_K
-//! rounds them to even, the others add a half and truncate.
+//! For finite values everything equals llama.cpp's reference quantizers bit for bit, so that a cache or an activation
+//! rounded here can be compared with one rounded there. That fixes details which would otherwise be free: the scale is
+//! rounded to 16 bits only when it is stored, and the integers are taken with the unrounded one; a scale may be negative,
+//! so that the value of largest magnitude meets the end of the range that reaches further; Q8_0 and Q8_1 round halves
+//! away from zero, Q8_K rounds them to even, the others add a half and truncate. The one exception is a block of IQ4_NL
+//! that is zero, or too small for its scale: the reference leaves its integers to chance, here they decode to +0.
 //!
-//! No input makes an encoder panic. NaNs and values that overflow the scale give some block, always the same one.
+//! No input makes an encoder panic. F16 and BF16 keep infinities and NaNs; in the other formats a block that has them is
+//! worth nothing in particular.
 
 use super::Encode;
 use super::activation::{Q8_1, Q8_K};

@@ -38,7 +38,8 @@
 //! - Every bit pattern decodes without a panic, and to finite values if its scales are finite and not absurdly large.
 //! - The number of values and the number of bytes must agree exactly; what does not is an [`Error::Quant`] that says
 //!   what was found and what was expected. Nothing is truncated.
-//! - Decoding and encoding depend on nothing but their input: not on the machine, the threads or the build.
+//! - Decoding and encoding depend on nothing but their input: not on the machine, the threads or the build. (What sign a
+//!   NaN has that comes of infinite scales or values is the one exception.)
 //!
 //! ```
 //! use kiln::{gguf::TensorType, quant::Format};
