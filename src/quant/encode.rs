@@ -51,10 +51,10 @@ fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-/// The integer part, of which the lowest eight bits count. Infinities and NaN, which come of a scale so small that its
-/// inverse overflows, become 0: the block's scale is stored as 0 then, and the integers have no meaning.
+/// The integer part. Infinities and NaN, which come of a scale so small that its inverse overflows, become 0: the block's
+/// scale is stored as 0 then, and the integers have no meaning.
 fn truncate(value: f32) -> i8 {
-    if value.abs() < 2_147_483_648.0 { value as i32 as i8 } else { 0 }
+    if value.is_finite() { value as i8 } else { 0 }
 }
 
 /// Four-bit integers into bytes: the first half of the block into the low halves.

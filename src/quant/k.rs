@@ -1,7 +1,7 @@
 //! The K formats: 256 values under one floating-point scale, in groups of 16 or 32 that have small integer scales.
 //!
 //! `x = (d * scale) * q - (dmin * min)` for Q2_K, Q4_K and Q5_K, `x = (d * scale) * q` with signed integers for Q3_K and
-//! Q6_K. The products in brackets are rounded before they are used: that is part of the definition.
+//! Q6_K.
 
 use super::bits::{bit_planes, nibbles, quarters};
 use super::simple::F16;

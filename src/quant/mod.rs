@@ -16,9 +16,13 @@
 //!
 //! This module is the truth that the SIMD kernels of the CPU and the shaders of the GPU are held to. It is therefore
 //! written to be read and checked, not to be fast: a block's integers are first laid out in the order of the values
-//! they stand for, then scaled in plain `f32`. Multiplications and additions are separate and happen in the order that
-//! the formats' definition gives; a fused multiply-add would move the last bit. The results equal llama.cpp's, bit for
-//! bit, for every format (`tests/quant_golden.rs`).
+//! they stand for, then scaled in plain `f32`. The results equal llama.cpp's, bit for bit, for every format
+//! (`tests/quant_golden.rs`).
+//!
+//! What a kernel may do differently without moving a bit: products here are exact. A 16-bit scale has 11 significant
+//! bits, and the integers that it is multiplied by have at most 12 together, which fits the 24 bits of an `f32`. So the
+//! order of multiplications is free, and where a minimum is added or subtracted, that is the only rounding: fused or
+//! not, it is the same.
 //!
 //! # Which file
 //!
@@ -31,7 +35,7 @@
 //! | [`ternary`] | TQ1_0, TQ2_0: -1, 0 and 1 |
 //! | [`fp4`] | MXFP4, NVFP4: four-bit floating-point numbers under eight-bit floating-point scales |
 //! | [`activation`] | Q8_1, Q8_K: what activations are rounded to before integer dot products; no file stores them |
-//! | [`encode`] | the other way, for the formats that activations and caches need |
+//! | [`mod@encode`] | the other way, for the formats that activations and caches need |
 //!
 //! # Invariants
 //!

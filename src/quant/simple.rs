@@ -192,6 +192,7 @@ mod tests {
         check(5, f16_to_f32, f32_to_f16);
         assert_eq!(f32_to_f16(f32::MAX), 0x7c00);
         assert_eq!(f32_to_f16(-f32::from_bits(1)), 0x8000);
+        assert_eq!(f16_to_f32(0xfc01).to_bits(), 0xffc0_2000, "a quiet NaN with the same payload");
         assert_eq!((f32_to_f16(f32::NAN), f32_to_f16(-f32::NAN)), (0x7e00, 0xfe00));
     }
 
