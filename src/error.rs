@@ -38,6 +38,16 @@ pub enum Error {
         /// What it may say.
         expected: String,
     },
+    /// Values and blocks that do not fit together, or a type that has no blocks to decode.
+    #[error("{format} blocks: found {found}, expected {expected}")]
+    Quant {
+        /// The name of the type.
+        format: &'static str,
+        /// What was handed over.
+        found: String,
+        /// What may be handed over.
+        expected: String,
+    },
     /// Any of the above, in a named file.
     #[error("{}: {source}", path.display())]
     File {
