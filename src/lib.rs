@@ -1,8 +1,9 @@
 //! kiln runs GGUF language models on any GPU that WebGPU reaches (Metal, Vulkan, DX12), with a CPU SIMD path for the
 //! layers that do not fit.
 //!
-//! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files, and
-//! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata.
+//! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files,
+//! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, and [`quant`] decodes every
+//! weight format.
 //!
 //! # Layers
 //!
@@ -43,3 +44,8 @@ pub mod session;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+
+/// The examples of the readme, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
