@@ -351,7 +351,7 @@ fn golden_models() {
 #[test]
 fn golden_set() {
     let Some(root) = std::env::var_os("KILN_GOLDEN") else {
-        println!("skipped: KILN_GOLDEN is not set");
+        say("skipped: KILN_GOLDEN is not set");
         return;
     };
     let mut opened = 0;
@@ -369,4 +369,10 @@ fn golden_set() {
         }
     }
     assert!(opened >= 60, "only {opened} files");
+}
+
+/// Prints where the test runner does not swallow it.
+fn say(line: &str) {
+    use std::io::Write;
+    _ = writeln!(std::io::stderr(), "{line}");
 }

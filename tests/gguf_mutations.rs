@@ -264,9 +264,17 @@ fn damaged_files_are_errors_or_correct() {
     }
 
     let Counts { cases, errors, parsed, panics, peak_bytes, peak_files, .. } = counts;
-    println!("cases {cases}, errors {errors}, correct parses {parsed}, panics {panics}");
-    println!("peak memory {peak_bytes} bytes, at most {peak_files:.1} × the file (files below 4 KiB counted as 4 KiB)");
+    say(&format!("cases {cases}, errors {errors}, correct parses {parsed}, panics {panics}"));
+    say(&format!(
+        "peak memory {peak_bytes} bytes, at most {peak_files:.1} × the file (files below 4 KiB counted as 4 KiB)"
+    ));
     assert_eq!(panics, 0);
     assert_eq!(cases, errors + parsed);
     assert!(cases >= 200_000 && errors > cases / 4 && parsed > cases / 100);
+}
+
+/// Prints where the test runner does not swallow it.
+fn say(line: &str) {
+    use std::io::Write;
+    _ = writeln!(std::io::stderr(), "{line}");
 }

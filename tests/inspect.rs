@@ -12,7 +12,7 @@ fn inspect() -> Option<Command> {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent()?.parent()?.join("examples").join(format!("inspect{}", std::env::consts::EXE_SUFFIX));
     if !path.exists() {
-        println!("skipped: the example is not built (cargo build --example inspect)");
+        say("skipped: the example is not built (cargo build --example inspect)");
         return None;
     }
     Some(Command::new(path))
@@ -110,4 +110,10 @@ fn a_closed_pipe_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// Prints where the test runner does not swallow it.
+fn say(line: &str) {
+    use std::io::Write;
+    _ = writeln!(std::io::stderr(), "{line}");
 }

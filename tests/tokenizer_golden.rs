@@ -20,7 +20,7 @@ fn committed(folder: &str) -> PathBuf {
 fn large_set() -> Option<PathBuf> {
     let folder = std::env::var_os("KILN_GOLDEN");
     if folder.is_none() {
-        println!("skipped: KILN_GOLDEN is not set");
+        say("skipped: KILN_GOLDEN is not set");
     }
     Some(PathBuf::from(folder?).join("tokenizers"))
 }
@@ -115,4 +115,10 @@ fn the_sample_texts_of_the_golden_models() {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Prints where the test runner does not swallow it.
+fn say(line: &str) {
+    use std::io::Write;
+    _ = writeln!(std::io::stderr(), "{line}");
 }
