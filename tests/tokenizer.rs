@@ -132,6 +132,19 @@ fn special_ids_come_from_the_file_or_else_from_the_texts() {
 }
 
 #[test]
+fn scores_may_be_integers() {
+    let gguf = file(|writer| {
+        writer.set("tokenizer.ggml.model", "llama").unwrap();
+        let tokens = ["<unk>", "<s>", "</s>", "a", "b", "c", "ab", "bc"].map(String::from).to_vec();
+        writer.set("tokenizer.ggml.tokens", tokens).unwrap();
+        writer.set("tokenizer.ggml.scores", vec![0i32, 0, 0, 0, 0, 0, -5, -1]).unwrap();
+        writer.set("tokenizer.ggml.add_space_prefix", false).unwrap();
+    });
+    let tokenizer = Tokenizer::load(gguf.metadata()).unwrap();
+    assert_eq!(tokenizer.encode("abc", Encode::default()), [3, 7]); // `bc` has the higher score
+}
+
+#[test]
 fn bytes_that_are_no_text_survive_where_the_vocabulary_has_bytes() {
     let tokenizer = committed("models/llama.gguf");
     let bytes: Vec<u8> = (0..=255).rev().chain(0..=255).collect();

@@ -65,7 +65,7 @@ impl Vocab {
     pub(super) fn load(metadata: &Metadata) -> Result<Self> {
         let tokens = metadata.strings(TOKENS)?.ok_or_else(|| missing(TOKENS, "an array of token texts"))?;
         let count = tokens.len();
-        let scores = metadata.f32s(SCORES)?.unwrap_or_else(|| vec![0.0; count]);
+        let scores = load_scores(metadata)?.unwrap_or_else(|| vec![0.0; count]);
         let kinds = metadata.i32s(TOKEN_TYPES)?.unwrap_or_else(|| vec![1; count]);
         for (key, length) in [(SCORES, scores.len()), (TOKEN_TYPES, kinds.len())] {
             if length < count {
@@ -124,6 +124,14 @@ impl Vocab {
     /// The token that stands for one byte, written `<0x0A>`, as SentencePiece has them.
     pub(super) fn byte_token(&self, byte: u8) -> Option<u32> {
         self.id(format!("<0x{byte:02X}>"))
+    }
+}
+
+/// The scores, which some files have as integers.
+fn load_scores(metadata: &Metadata) -> Result<Option<Vec<f32>>> {
+    match metadata.i32s(SCORES) {
+        Ok(scores) => Ok(scores.map(|scores| scores.into_iter().map(|score| score as f32).collect())),
+        Err(_) => metadata.f32s(SCORES),
     }
 }
 
