@@ -48,6 +48,16 @@ pub enum Error {
         /// What may be handed over.
         expected: String,
     },
+    /// A file that is sound as such does not hold the model that it says it does.
+    #[error("{subject}: found {found}, expected {expected}")]
+    Model {
+        /// The tensor, or part of the model.
+        subject: String,
+        /// What the file says.
+        found: String,
+        /// What the rest of the file calls for.
+        expected: String,
+    },
     /// Any of the above, in a named file.
     #[error("{}: {source}", path.display())]
     File {

@@ -1,1 +1,410 @@
-//! The contract between models and backends: ops, slots, and the flat op list with layer tags. Not built yet.
+//! The contract between models and backends: what is computed, and nothing of how.
+//!
+//! A model is a flat list of [`Step`]s over named activation [`Slot`]s. Steps are semantic (normalise, rotate, attend),
+//! so a backend is free to fuse them; shapes are symbolic in the number of tokens, so one list serves a prompt and a
+//! single token. The same list drives memory estimates, every backend, and the listing that `Display` prints:
+//!
+//! ```text
+//! layer 0    norm      h = rms(x) * blk.0.attn_norm.weight
+//! layer 0    linear    q = blk.0.attn_q.weight · h
+//! ```
+//!
+//! Invariants: every slot is written before it is read; a step reads slots of one number of rows (tokens, or only those
+//! whose logits are asked for) and writes slots of the same, except [`Op::Select`], which goes from the one to the other.
+
+use crate::gguf::TensorType;
+use std::fmt;
+
+/// An activation: one row of `width` numbers a token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// For listings.
+    pub name: &'static str,
+    /// Numbers a row.
+    pub width: usize,
+    /// How many rows there are.
+    pub rows: Rows,
+}
+
+/// How many rows a slot has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// One for each token of the batch.
+    Tokens,
+    /// One for each token whose logits are asked for.
+    Outputs,
+}
+
+/// A tensor of the file that steps refer to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weight {
+    /// The tensor's name.
+    pub name: String,
+    /// How it is stored.
+    pub tensor_type: TensorType,
+    /// Numbers a row: the width of what it is multiplied with.
+    pub columns: usize, // a tensor's first dimension
+    /// Rows: the width of the result.
+    pub rows: usize, // the product of its other dimensions
+}
+
+/// Keys and values that stay from batch to batch, of one attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeyValues {
+    /// The layer.
+    pub layer: usize,
+    /// Heads of keys and values.
+    pub heads: usize,
+    /// Numbers in a key.
+    pub key_size: usize,
+    /// Numbers in a value.
+    pub value_size: usize,
+    /// How many positions, its own among them, a token sees; all before it if there is no window.
+    pub window: Option<usize>,
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name(pub usize);
+    )*};
+}
+
+ids! {
+    /// An index into [`Program::slots`].
+    SlotId;
+    /// An index into [`Program::weights`].
+    WeightId;
+    /// An index into [`Program::key_values`].
+    KeyValuesId;
+    /// An index into [`Program::ropes`].
+    RopeId;
+}
+
+/// What is divided out of a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root of the mean square.
+    Rms,
+    /// The mean is subtracted, then the standard deviation divided out.
+    Layer,
+    /// The root of the sum of squares.
+    L2,
+}
+
+/// The curve of a gated unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x · sigmoid(x)
+    Silu,
+    /// The tanh form of x · Φ(x).
+    Gelu,
+}
+
+/// Some rows of a weight times the input of a [`Op::Linear`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Product {
+    /// The matrix.
+    pub weight: WeightId,
+    /// Its first row that counts: fused tensors hold several matrices one above the other.
+    pub first_row: usize,
+    /// Added to the result, and as long as the matrix has rows.
+    pub bias: Option<WeightId>,
+    /// Where the result goes; its width says how many rows count.
+    pub out: SlotId,
+}
+
+/// Which pairs of numbers a rotation turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Neighbours: 0 and 1, 2 and 3.
+    Adjacent,
+    /// The first half with the second: 0 and n/2, 1 and n/2 + 1.
+    Halves,
+}
+
+/// Between which frequencies YaRN goes over from interpolating positions to leaving them alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// Pairs that turn more often than this within the original context are left alone.
+    pub beta_fast: f32,
+    /// Pairs that turn less often than this are interpolated.
+    pub beta_slow: f32,
+    /// The context that the model was first trained for.
+    pub original_context: usize,
+}
+
+/// A rotation of queries and keys by position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Which pairs.
+    pub style: RopeStyle,
+    /// How many numbers of each head are rotated, from its first.
+    pub dimensions: usize,
+    /// The base of the frequencies.
+    pub base: f32,
+    /// What positions are multiplied with.
+    pub scale: f32,
+    /// A divisor for each pair's frequency.
+    pub factors: Option<WeightId>,
+    /// How scaling depends on the frequency.
+    pub yarn: Option<Yarn>,
+    /// What sines and cosines are multiplied with.
+    pub magnitude: f32,
+}
+
+impl Rope {
+    /// The angle, in radians, that each pair turns by from one position to the next.
+    pub fn angles(&self, factors: Option<&[f32]>) -> Vec<f32> {
+        let pairs = self.dimensions / 2;
+        let ramp = self.yarn.map(|yarn| self.yarn_ramp(yarn));
+        let angle = |pair: usize| {
+            let factor = factors.and_then(|factors| factors.get(pair)).map_or(1.0, |&factor| f64::from(factor));
+            let free = f64::from(self.base).powf(-2.0 * pair as f64 / self.dimensions as f64) / factor;
+            let scaled = free * f64::from(self.scale);
+            let mix = ramp.map_or(0.0, |(low, high)| {
+                let along = (pair as f64 - low) / (high - low).max(0.001);
+                1.0 - along.clamp(0.0, 1.0)
+            });
+            (scaled * (1.0 - mix) + free * mix) as f32
+        };
+        (0..pairs).map(angle).collect()
+    }
+
+    /// The pairs between which YaRN goes over from leaving alone to interpolating.
+    fn yarn_ramp(&self, yarn: Yarn) -> (f64, f64) {
+        let pair_of = |turns: f32| {
+            let wavelength = yarn.original_context as f64 / (f64::from(turns) * std::f64::consts::TAU);
+            self.dimensions as f64 * wavelength.ln() / (2.0 * f64::from(self.base).ln())
+        };
+        let low = pair_of(yarn.beta_fast).floor().max(0.0);
+        let high = pair_of(yarn.beta_slow).ceil().min(self.dimensions as f64 - 1.0);
+        (low, high)
+    }
+}
+
+/// One thing to compute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// The table's row of each token.
+    Embed {
+        /// One row a token of the vocabulary.
+        table: WeightId,
+        /// The rows.
+        out: SlotId,
+    },
+    /// Keeps the rows whose logits are asked for.
+    Select {
+        /// All rows.
+        input: SlotId,
+        /// Those rows.
+        out: SlotId,
+    },
+    /// Normalises each group of neighbouring numbers, then multiplies and adds.
+    Norm {
+        /// How.
+        kind: NormKind,
+        /// What.
+        input: SlotId,
+        /// Numbers that are normalised together: the slot's width, or the size of a head.
+        group: usize,
+        /// Added before the root is taken.
+        epsilon: f32,
+        /// Multiplied; as long as a group, or as the row.
+        weight: Option<WeightId>,
+        /// Added; as long as the weight.
+        bias: Option<WeightId>,
+        /// Where to; may be the input.
+        out: SlotId,
+    },
+    /// Matrices times one input.
+    Linear {
+        /// The input of all.
+        input: SlotId,
+        /// The matrices.
+        products: Vec<Product>,
+    },
+    /// Turns each head by its token's position, in place.
+    Rotate {
+        /// Heads one after the other.
+        slot: SlotId,
+        /// Numbers in a head.
+        head_size: usize,
+        /// How.
+        rope: RopeId,
+    },
+    /// Appends each token's keys and values.
+    Store {
+        /// All heads' keys.
+        keys: SlotId,
+        /// All heads' values.
+        values: SlotId,
+        /// Where.
+        to: KeyValuesId,
+    },
+    /// Softmax-weighted sums of the values that a token sees.
+    Attend {
+        /// All heads' queries.
+        queries: SlotId,
+        /// Keys and values; each of their heads serves as many neighbouring query heads as there are more of those.
+        over: KeyValuesId,
+        /// Query heads.
+        heads: usize,
+        /// Multiplied with the products of queries and keys.
+        scale: f32,
+        /// Squeezes the scaled products between plus and minus this.
+        softcap: Option<f32>,
+        /// All heads' sums.
+        out: SlotId,
+    },
+    /// activation(gate) · up
+    Gate {
+        /// The curve.
+        activation: Activation,
+        /// What goes through it.
+        gate: SlotId,
+        /// What it is multiplied with.
+        up: SlotId,
+        /// Where to; may be `gate`.
+        out: SlotId,
+    },
+    /// Adds one slot to another.
+    Add {
+        /// What is added.
+        from: SlotId,
+        /// What it is added to.
+        to: SlotId,
+    },
+    /// Multiplies in place.
+    Scale {
+        /// What.
+        slot: SlotId,
+        /// By how much.
+        factor: f32,
+    },
+    /// Squeezes between plus and minus `cap`, in place: cap · tanh(x / cap).
+    Softcap {
+        /// What.
+        slot: SlotId,
+        /// The bound.
+        cap: f32,
+    },
+}
+
+/// An op, and the layer it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The layer; none for what comes before the first and after the last.
+    pub layer: Option<usize>,
+    /// What to compute.
+    pub op: Op,
+}
+
+/// A whole model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Program {
+    /// The family that wrote it.
+    pub architecture: String,
+    /// Layers.
+    pub layers: usize,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Positions that the model was trained for.
+    pub context: usize,
+    /// Activations.
+    pub slots: Vec<Slot>,
+    /// Tensors.
+    pub weights: Vec<Weight>,
+    /// Rotations.
+    pub ropes: Vec<Rope>,
+    /// Keys and values of the attention layers.
+    pub key_values: Vec<KeyValues>,
+    /// What to compute, in order.
+    pub steps: Vec<Step>,
+    /// The slot that holds the result at the end.
+    pub output: Option<SlotId>,
+}
+
+impl Program {
+    fn slot(&self, id: SlotId) -> &str {
+        self.slots.get(id.0).map_or("?", |slot| slot.name)
+    }
+
+    fn weight(&self, id: WeightId) -> &str {
+        self.weights.get(id.0).map_or("?", |weight| &weight.name)
+    }
+
+    /// The op as one line of a listing.
+    fn describe(&self, op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (slot, weight) = (|id: &SlotId| self.slot(*id), |id: &WeightId| self.weight(*id));
+        match op {
+            Op::Embed { table, out } => write!(f, "embed     {} = {}[token]", slot(out), weight(table)),
+            Op::Select { input, out } => write!(f, "select    {} = rows of {} with outputs", slot(out), slot(input)),
+            Op::Norm { kind, input, group, weight: by, bias, out, .. } => {
+                let kind = format!("{kind:?}").to_lowercase();
+                write!(f, "norm      {} = {kind}({}", slot(out), slot(input))?;
+                if self.slots.get(input.0).is_some_and(|slot| slot.width != *group) {
+                    write!(f, ", groups of {group}")?;
+                }
+                write!(f, ")")?;
+                by.iter().try_for_each(|by| write!(f, " * {}", weight(by)))?;
+                bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))
+            }
+            Op::Linear { input, products } => {
+                write!(f, "linear    ")?;
+                for (i, product) in products.iter().enumerate() {
+                    let comma = if i > 0 { ", " } else { "" };
+                    write!(f, "{comma}{} = {}", slot(&product.out), weight(&product.weight))?;
+                    let rows = self.slots.get(product.out.0).map_or(0, |slot| slot.width);
+                    if self.weights.get(product.weight.0).is_some_and(|weight| weight.rows != rows) {
+                        write!(f, "[{}..{}]", product.first_row, product.first_row + rows)?;
+                    }
+                    write!(f, " · {}", slot(input))?;
+                    product.bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))?;
+                }
+                Ok(())
+            }
+            Op::Rotate { slot: turned, rope, .. } => {
+                let Some(rope) = self.ropes.get(rope.0) else { return write!(f, "rotate    {}", slot(turned)) };
+                let Rope { dimensions, base, style, .. } = rope;
+                let style = format!("{style:?}").to_lowercase();
+                write!(f, "rotate    {} ({style}, {dimensions} dimensions, base {base})", slot(turned))
+            }
+            Op::Store { keys, values, to } => {
+                write!(f, "store     {}, {} in cache {}", slot(keys), slot(values), to.0)
+            }
+            Op::Attend { queries, over, heads, scale, softcap, out } => {
+                write!(f, "attend    {} = {} over cache {} ({heads} heads, ", slot(out), slot(queries), over.0)?;
+                write!(f, "scale {scale}")?;
+                softcap.iter().try_for_each(|cap| write!(f, ", softcap {cap}"))?;
+                let window = self.key_values.get(over.0).and_then(|cache| cache.window);
+                window.iter().try_for_each(|window| write!(f, ", window {window}"))?;
+                write!(f, ")")
+            }
+            Op::Gate { activation, gate, up, out } => {
+                let activation = format!("{activation:?}").to_lowercase();
+                write!(f, "gate      {} = {activation}({}) * {}", slot(out), slot(gate), slot(up))
+            }
+            Op::Add { from, to } => write!(f, "add       {} += {}", slot(to), slot(from)),
+            Op::Scale { slot: scaled, factor } => write!(f, "scale     {} *= {factor}", slot(scaled)),
+            Op::Softcap { slot: capped, cap } => write!(f, "softcap   {0} = {cap} tanh({0} / {cap})", slot(capped)),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Program { architecture, layers, vocabulary, context, .. } = self;
+        writeln!(f, "{architecture}: {layers} layers, vocabulary {vocabulary}, context {context}")?;
+        for Step { layer, op } in &self.steps {
+            match layer {
+                Some(layer) => write!(f, "layer {layer:<5}")?,
+                None => write!(f, "{:11}", "")?,
+            }
+            self.describe(op, f)?;
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

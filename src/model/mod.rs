@@ -1,1 +1,75 @@
-//! Hyper-parameters and flags from metadata; one small file per family that writes its program. Not built yet.
+//! From a file to a program: hyper-parameters and flags from the metadata, and the steps that a family makes of them.
+//!
+//! [`program`] is the way in. `hyper` reads what all families share, `tensors` finds weights and checks their shapes,
+//! and `decoder` writes the steps of a decoder-only transformer. A family is a small file that sets the flags in which
+//! it differs ([`decoder::Decoder`]); no family has a forward pass of its own.
+//!
+//! Everything that a program refers to is checked here, so backends can rely on it: a missing tensor, a wrong shape, an
+//! unknown architecture or kind of rope is an error that names it.
+
+mod decoder;
+mod gemma;
+mod glm4;
+mod granite;
+mod hyper;
+mod llama;
+mod olmo2;
+mod phi3;
+mod qwen;
+mod smollm3;
+mod tensors;
+
+use crate::Result;
+use crate::error::Error;
+use crate::gguf::Gguf;
+use crate::program::Program;
+use decoder::Decoder;
+use hyper::Hyper;
+use tensors::Tensors;
+
+/// What a file does not decide about its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramOptions {
+    /// How many positions a sequence will have at most: some models rotate otherwise when it is long.
+    pub context: usize,
+}
+
+/// Sets the flags in which a family differs.
+type Family = fn(&Hyper, &Tensors, &mut Decoder) -> Result<()>;
+
+const FAMILIES: &[(&str, Family)] = &[
+    ("llama", llama::flags),
+    ("mistral", llama::flags),
+    ("qwen2", qwen::qwen2),
+    ("qwen3", qwen::qwen3),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3),
+    ("phi3", phi3::flags),
+    ("smollm3", smollm3::flags),
+    ("granite", granite::flags),
+    ("glm4", glm4::flags),
+    ("olmo2", olmo2::flags),
+];
+
+/// The architectures that have programs.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|(name, _)| *name)
+}
+
+/// The program of the model in a file.
+pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
+    const KEY: &str = "general.architecture";
+    let metadata = file.metadata();
+    let known = || format!("one of {}", architectures().collect::<Vec<_>>().join(", "));
+    let architecture = metadata.str(KEY)?.ok_or_else(|| Error::metadata(KEY, "nothing", known()))?;
+    let family = FAMILIES.iter().find(|(name, _)| *name == architecture);
+    let Some((_, family)) = family else {
+        return Err(Error::metadata(KEY, format!("`{architecture}`"), known()));
+    };
+    let hyper = Hyper::read(metadata, architecture)?;
+    let tensors = Tensors::new(file);
+    let mut decoder = Decoder::new(&hyper, options);
+    family(&hyper, &tensors, &mut decoder)?;
+    decoder.write(&hyper, tensors)
+}

@@ -1,2 +1,8 @@
-//! The CPU backend: worker pool, SIMD dots chosen at run time, packed weights, and the plain-Rust `ops` that specify
-//! every op for the shaders too. Not built yet.
+//! The CPU backend.
+//!
+//! [`ops`] specifies every op in plain Rust, and [`reference`] runs whole programs with it. The worker pool, SIMD
+//! kernels and packed weights that make it fast are not built yet.
+
+pub mod memory;
+pub mod ops;
+pub mod reference;

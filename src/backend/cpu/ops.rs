@@ -1,0 +1,189 @@
+//! Every op in plain Rust: the executable specification.
+//!
+//! One function an op, in `f32`, one row at a time, without tricks. The fast kernels of the CPU and the shaders of the
+//! GPU are held to these, and the program of a golden model run by them is held to the reference's logits. Functions
+//! know nothing of programs or slots; shapes stand in the comments.
+
+use crate::program::{Activation, NormKind, RopeStyle};
+
+/// The dot product of two vectors of one length.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // Eight sums side by side: rounding errors grow more slowly than in one, and processors like it.
+    let (a_chunks, a_rest) = a.as_chunks::<8>();
+    let (b_chunks, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0f32; 8];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Normalises each group of a row, then multiplies and adds. Weights are as long as a group, or as the whole row.
+pub fn norm(
+    kind: NormKind,
+    row: &mut [f32], // [width]
+    group: usize,
+    epsilon: f32,
+    weight: Option<&[f32]>, // [group] or [width]
+    bias: Option<&[f32]>,   // as weight
+) {
+    for values in row.chunks_mut(group) {
+        let count = values.len() as f32;
+        if kind == NormKind::Layer {
+            let mean = values.iter().sum::<f32>() / count;
+            values.iter_mut().for_each(|value| *value -= mean);
+        }
+        let squares: f32 = values.iter().map(|value| value * value).sum();
+        let scale = match kind {
+            NormKind::Rms | NormKind::Layer => 1.0 / (squares / count + epsilon).sqrt(),
+            NormKind::L2 => 1.0 / squares.sqrt().max(epsilon),
+        };
+        values.iter_mut().for_each(|value| *value *= scale);
+    }
+    for (i, value) in row.iter_mut().enumerate() {
+        if let Some(weight) = weight {
+            *value *= weight[i % weight.len()];
+        }
+        if let Some(bias) = bias {
+            *value += bias[i % bias.len()];
+        }
+    }
+}
+
+/// Turns the first `2 * angles.len()` numbers of each head.
+pub fn rotate(
+    row: &mut [f32], // [heads, head_size]
+    head_size: usize,
+    style: RopeStyle,
+    angles: &[f32], // [pairs], of one position
+    magnitude: f32,
+    position: usize,
+) {
+    let pairs = angles.len();
+    for head in row.chunks_mut(head_size) {
+        for (pair, angle) in angles.iter().enumerate() {
+            let (first, second) = match style {
+                RopeStyle::Adjacent => (2 * pair, 2 * pair + 1),
+                RopeStyle::Halves => (pair, pair + pairs),
+            };
+            let (sin, cos) = (position as f32 * angle).sin_cos();
+            let (x, y) = (head[first], head[second]);
+            head[first] = (x * cos - y * sin) * magnitude;
+            head[second] = (x * sin + y * cos) * magnitude;
+        }
+    }
+}
+
+/// Attention of one head of one token: the sum of the values, weighted by how well the keys fit the query.
+///
+/// `keys` and `values` go through the positions that the token sees, in the same order.
+pub fn attend<'a>(
+    query: &[f32], // [key_size]
+    keys: impl Iterator<Item = &'a [f32]>,
+    values: impl Iterator<Item = &'a [f32]>,
+    scale: f32,
+    softcap: Option<f32>,
+    sum: &mut [f32], // [value_size]
+) {
+    let score = |key| {
+        let score = dot(query, key) * scale;
+        softcap.map_or(score, |cap| self::softcap(score, cap))
+    };
+    let mut weights: Vec<f32> = keys.map(score).collect();
+    softmax(&mut weights);
+    sum.fill(0.0);
+    for (weight, value) in weights.iter().zip(values) {
+        for (sum, value) in sum.iter_mut().zip(value) {
+            *sum += weight * value;
+        }
+    }
+}
+
+/// Exponentials, scaled so that they add up to one.
+pub fn softmax(values: &mut [f32]) {
+    let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter_mut().for_each(|value| *value = (*value - highest).exp());
+    let scale = 1.0 / values.iter().sum::<f32>();
+    values.iter_mut().for_each(|value| *value *= scale);
+}
+
+/// The curve of a gated unit.
+pub fn activate(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => {
+            const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+            0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
+        }
+    }
+}
+
+/// Squeezes between plus and minus `cap`.
+pub fn softcap(x: f32, cap: f32) -> f32 {
+    cap * (x / cap).tanh()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_near(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn dots_count_every_element() {
+        for length in 0..40 {
+            let a: Vec<f32> = (0..length).map(|i| i as f32).collect();
+            assert_eq!(dot(&a, &vec![1.0; length]), (0..length).sum::<usize>() as f32);
+        }
+    }
+
+    #[test]
+    fn norms_work_by_group() {
+        let mut row = [3.0, 4.0, 0.0, 2.0];
+        norm(NormKind::L2, &mut row, 2, 1e-6, None, None);
+        assert_near(&row, &[0.6, 0.8, 0.0, 1.0]);
+        let mut row = [1.0, 7.0, 2.0, 2.0];
+        norm(NormKind::Rms, &mut row, 2, 0.0, Some(&[1.0, 10.0]), Some(&[0.5, 0.0]));
+        assert_near(&row, &[0.7, 14.0, 1.5, 10.0]);
+        let mut row = [1.0, 3.0];
+        norm(NormKind::Layer, &mut row, 2, 0.0, None, None);
+        assert_near(&row, &[-1.0, 1.0]);
+    }
+
+    #[test]
+    fn rotations_turn_pairs_and_leave_the_rest() {
+        let quarter = std::f32::consts::FRAC_PI_2;
+        let mut row = [1.0, 2.0, 3.0, 4.0, 9.0];
+        rotate(&mut row, 5, RopeStyle::Adjacent, &[quarter, 0.0], 1.0, 1);
+        assert_near(&row, &[-2.0, 1.0, 3.0, 4.0, 9.0]);
+        let mut row = [1.0, 2.0, 3.0, 4.0, 9.0];
+        rotate(&mut row, 5, RopeStyle::Halves, &[quarter, 0.0], 2.0, 2);
+        assert_near(&row, &[-2.0, 4.0, -6.0, 8.0, 9.0]);
+    }
+
+    #[test]
+    fn attention_weighs_values_by_softmax() {
+        let (keys, values): ([&[f32]; 2], [&[f32]; 2]) = ([&[0.0], &[1.0]], [&[1.0, 0.0], &[0.0, 1.0]]);
+        let mut sum = [7.0; 2];
+        attend(&[3f32.ln()], keys.into_iter(), values.into_iter(), 1.0, None, &mut sum);
+        assert_near(&sum, &[0.25, 0.75]);
+        attend(&[1e9], keys.into_iter(), values.into_iter(), 1.0, Some(3f32.ln()), &mut sum);
+        assert_near(&sum, &[0.25, 0.75]); // the cap holds the score at ln 3
+    }
+
+    #[test]
+    fn curves_have_their_known_values() {
+        assert_near(&[activate(Activation::Silu, 1.0), activate(Activation::Gelu, 1.0)], &[0.731_058_6, 0.841_192]);
+        assert_near(
+            &[activate(Activation::Gelu, -10.0), softcap(2.0, 2.0), softcap(-500.0, 30.0)],
+            &[0.0, 1.523_188_3, -30.0],
+        );
+    }
+}

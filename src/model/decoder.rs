@@ -1,0 +1,341 @@
+//! The steps of a decoder-only transformer, with a flag for everything in which families differ.
+
+use super::ProgramOptions;
+use super::hyper::{Hyper, ScalingKind};
+use super::tensors::Tensors;
+use crate::Result;
+use crate::program::{
+    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Rope, RopeId, RopeStyle, Rows, Slot, SlotId,
+    Step, WeightId, Yarn,
+};
+
+/// In what a family differs from plain llama.
+pub(super) struct Decoder {
+    options: ProgramOptions,
+    pub rope_style: RopeStyle,
+    /// Which layers rotate queries and keys.
+    pub rotates: fn(usize) -> bool,
+    /// Which layers see only a window, and how wide that is.
+    pub window: Option<Window>,
+    /// How queries and keys are normalised before they are rotated.
+    pub query_key_norm: QueryKeyNorm,
+    /// Whether there are norms before attention and feed-forward.
+    pub pre_norms: bool,
+    /// Whether there are norms behind them, before they join the residual stream.
+    pub post_norms: bool,
+    pub activation: Activation,
+    /// Query, key and value matrices are one tensor.
+    pub fused_qkv: bool,
+    /// Gate and up matrices are one tensor, gate first, called `ffn_up`.
+    pub fused_gate_up: bool,
+    pub embedding_scale: Option<f32>,
+    /// Multiplied with what joins the residual stream.
+    pub residual_scale: Option<f32>,
+    pub attention_scale: f32,
+    pub attention_softcap: Option<f32>,
+    pub logit_scale: Option<f32>,
+    pub logit_softcap: Option<f32>,
+}
+
+/// Windows of attention on some layers.
+pub(super) struct Window {
+    pub positions: usize,
+    /// Which layers.
+    pub on: Vec<bool>,
+    /// How windowed layers rotate, where otherwise than the others: base and scale.
+    pub rope: Option<(f32, f32)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueryKeyNorm {
+    None,
+    /// Each head by itself.
+    Heads,
+    /// All heads together.
+    Whole,
+}
+
+impl Decoder {
+    pub fn new(hyper: &Hyper, options: ProgramOptions) -> Self {
+        Decoder {
+            options,
+            rope_style: RopeStyle::Adjacent,
+            rotates: |_| true,
+            window: None,
+            query_key_norm: QueryKeyNorm::None,
+            pre_norms: true,
+            post_norms: false,
+            activation: Activation::Silu,
+            fused_qkv: false,
+            fused_gate_up: false,
+            embedding_scale: None,
+            residual_scale: None,
+            attention_scale: 1.0 / (hyper.key_size as f32).sqrt(),
+            attention_softcap: None,
+            logit_scale: None,
+            logit_softcap: None,
+        }
+    }
+
+    /// Writes the program.
+    pub fn write(&self, hyper: &Hyper, tensors: Tensors) -> Result<Program> {
+        let mut writer = Writer { flags: self, hyper, tensors: &tensors, program: Program::default(), layer: None };
+        writer.program.ropes = self.ropes(hyper, &tensors)?;
+        writer.write()?;
+        let program = writer.program;
+        Ok(Program {
+            architecture: hyper.architecture.clone(),
+            layers: hyper.layers,
+            vocabulary: hyper.vocabulary,
+            context: hyper.context,
+            weights: tensors.into_weights(),
+            ..program
+        })
+    }
+
+    /// The rotation of global layers and, if it is another, of windowed ones.
+    fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
+        let scaling = &hyper.scaling;
+        let dimensions = hyper.rope_dimensions;
+        let long = self.options.context > scaling.original_context;
+        let tables = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        let mut factors = tensors.optional_vector(tables, dimensions / 2)?;
+        let has_tables = factors.is_some();
+        if !has_tables {
+            factors = tensors.optional_vector("rope_freqs.weight", dimensions / 2)?;
+        }
+        let yarn = (scaling.kind == ScalingKind::Yarn).then_some(Yarn {
+            beta_fast: scaling.beta_fast,
+            beta_slow: scaling.beta_slow,
+            original_context: scaling.original_context,
+        });
+        let grown = if yarn.is_some() { 1.0 + 0.1 * scaling.factor.ln() } else { 1.0 };
+        let scale = if scaling.kind == ScalingKind::LongRope || has_tables { 1.0 } else { 1.0 / scaling.factor };
+        let global = Rope {
+            style: self.rope_style,
+            dimensions,
+            base: hyper.rope_base,
+            scale,
+            factors,
+            yarn,
+            magnitude: grown * scaling.attention_factor,
+        };
+        let local = self.window.as_ref().and_then(|window| window.rope).map(|(base, scale)| Rope {
+            base,
+            scale,
+            yarn: None,
+            magnitude: 1.0,
+            ..global.clone()
+        });
+        Ok([global].into_iter().chain(local).collect())
+    }
+}
+
+/// Writes steps in order.
+struct Writer<'a, 'f> {
+    flags: &'a Decoder,
+    hyper: &'a Hyper<'a>,
+    tensors: &'a Tensors<'f>,
+    program: Program,
+    layer: Option<usize>,
+}
+
+/// The slots of one number of rows.
+#[derive(Clone, Copy)]
+struct Stream {
+    residual: SlotId,
+    normed: SlotId,
+    /// What attention or feed-forward adds to the residual stream.
+    branch: SlotId,
+}
+
+impl Writer<'_, '_> {
+    fn write(&mut self) -> Result<()> {
+        let (flags, hyper) = (self.flags, self.hyper);
+        let table = self.tensors.matrix("token_embd.weight", hyper.width, hyper.vocabulary)?;
+        let mut stream = self.stream(Rows::Tokens);
+        self.push(Op::Embed { table, out: stream.residual });
+        if let Some(factor) = flags.embedding_scale {
+            self.push(Op::Scale { slot: stream.residual, factor });
+        }
+        for layer in 0..hyper.layers {
+            self.layer = Some(layer);
+            let last = layer + 1 == hyper.layers;
+            stream = self.attention(layer, stream, last)?;
+            self.feed_forward(layer, stream)?;
+        }
+        self.layer = None;
+        let norm = self.tensors.vector("output_norm.weight", hyper.width)?;
+        self.norm(stream.residual, stream.normed, Some(norm), hyper.width);
+        // Many models multiply with the embedding table once more at the end.
+        let output = self.tensors.optional("output.weight", hyper.width, hyper.vocabulary)?;
+        let bias = self.tensors.optional_vector("output.bias", hyper.vocabulary)?;
+        let logits = self.slot("logits", hyper.vocabulary, Rows::Outputs);
+        let product = Product { weight: output.unwrap_or(table), first_row: 0, bias, out: logits };
+        self.push(Op::Linear { input: stream.normed, products: vec![product] });
+        if let Some(factor) = flags.logit_scale {
+            self.push(Op::Scale { slot: logits, factor });
+        }
+        if let Some(cap) = flags.logit_softcap {
+            self.push(Op::Softcap { slot: logits, cap });
+        }
+        self.program.output = Some(logits);
+        Ok(())
+    }
+
+    /// Attention of one layer. In the last one, only rows with outputs go on behind it.
+    fn attention(&mut self, layer: usize, stream: Stream, last: bool) -> Result<Stream> {
+        let (flags, hyper) = (self.flags, self.hyper);
+        let (heads, kv_heads) = (hyper.heads[layer], hyper.kv_heads[layer]);
+        let queries = self.slot("q", heads * hyper.key_size, Rows::Tokens);
+        let keys = self.slot("k", kv_heads * hyper.key_size, Rows::Tokens);
+        let values = self.slot("v", kv_heads * hyper.value_size, Rows::Tokens);
+        let mut sums = self.slot("a", heads * hyper.value_size, Rows::Tokens);
+
+        let input = self.pre_norm(layer, "attn_norm", stream)?;
+        let products = self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?;
+        self.push(Op::Linear { input, products });
+        for (name, slot) in [("attn_q_norm", queries), ("attn_k_norm", keys)] {
+            let group = match flags.query_key_norm {
+                QueryKeyNorm::None => continue,
+                QueryKeyNorm::Heads => hyper.key_size,
+                QueryKeyNorm::Whole => self.width(slot),
+            };
+            let weight = self.tensors.vector(&format!("blk.{layer}.{name}.weight"), group)?;
+            self.norm(slot, slot, Some(weight), group);
+        }
+        let windowed = flags.window.as_ref().filter(|window| window.on.get(layer) == Some(&true));
+        if (flags.rotates)(layer) && hyper.rope_dimensions > 0 {
+            let rope = RopeId(if windowed.is_some_and(|window| window.rope.is_some()) { 1 } else { 0 });
+            self.push(Op::Rotate { slot: queries, head_size: hyper.key_size, rope });
+            self.push(Op::Rotate { slot: keys, head_size: hyper.key_size, rope });
+        }
+        let over = KeyValuesId(self.program.key_values.len());
+        self.program.key_values.push(KeyValues {
+            layer,
+            heads: kv_heads,
+            key_size: hyper.key_size,
+            value_size: hyper.value_size,
+            window: windowed.map(|window| window.positions),
+        });
+        self.push(Op::Store { keys, values, to: over });
+        let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
+        self.push(Op::Attend { queries, over, heads, scale, softcap, out: sums });
+
+        let mut after = stream;
+        if last {
+            after = self.stream(Rows::Outputs);
+            let selected = self.slot("a", heads * hyper.value_size, Rows::Outputs);
+            self.push(Op::Select { input: sums, out: selected });
+            self.push(Op::Select { input: stream.residual, out: after.residual });
+            sums = selected;
+        }
+        let product = self.product(layer, "attn_output", self.width(sums), after.branch)?;
+        self.push(Op::Linear { input: sums, products: vec![product] });
+        self.join(layer, "post_attention_norm", after)?;
+        Ok(after)
+    }
+
+    fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
+        let (flags, width, inner) = (self.flags, self.hyper.width, self.hyper.feed_forward[layer]);
+        let rows = self.program.slots[stream.residual.0].rows;
+        let (gate, up) = (self.slot("gate", inner, rows), self.slot("up", inner, rows));
+        let input = self.pre_norm(layer, "ffn_norm", stream)?;
+        let products = if flags.fused_gate_up {
+            self.stacked(layer, "ffn_up", width, &[gate, up])?
+        } else {
+            vec![self.product(layer, "ffn_gate", width, gate)?, self.product(layer, "ffn_up", width, up)?]
+        };
+        self.push(Op::Linear { input, products });
+        self.push(Op::Gate { activation: flags.activation, gate, up, out: gate });
+        let product = self.product(layer, "ffn_down", inner, stream.branch)?;
+        self.push(Op::Linear { input: gate, products: vec![product] });
+        self.join(layer, "post_ffw_norm", stream)
+    }
+
+    /// Normalises the residual stream, where the family does, and says which slot to go on with.
+    fn pre_norm(&mut self, layer: usize, name: &str, stream: Stream) -> Result<SlotId> {
+        if !self.flags.pre_norms {
+            return Ok(stream.residual);
+        }
+        let weight = self.tensors.vector(&format!("blk.{layer}.{name}.weight"), self.hyper.width)?;
+        self.norm(stream.residual, stream.normed, Some(weight), self.hyper.width);
+        Ok(stream.normed)
+    }
+
+    /// Adds the branch to the residual stream.
+    fn join(&mut self, layer: usize, post_norm: &str, stream: Stream) -> Result<()> {
+        if self.flags.post_norms {
+            let weight = self.tensors.vector(&format!("blk.{layer}.{post_norm}.weight"), self.hyper.width)?;
+            self.norm(stream.branch, stream.branch, Some(weight), self.hyper.width);
+        }
+        if let Some(factor) = self.flags.residual_scale {
+            self.push(Op::Scale { slot: stream.branch, factor });
+        }
+        self.push(Op::Add { from: stream.branch, to: stream.residual });
+        Ok(())
+    }
+
+    /// The three matrices of attention, in one tensor or three.
+    fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
+        let fused = self.flags.fused_qkv || self.tensors.has(&format!("blk.{layer}.attn_qkv.weight"));
+        if fused {
+            return self.stacked(layer, "attn_qkv", self.hyper.width, &parts.map(|(_, slot)| slot));
+        }
+        parts.iter().map(|(name, slot)| self.product(layer, name, self.hyper.width, *slot)).collect()
+    }
+
+    /// A tensor that holds several matrices one above the other.
+    fn stacked(&self, layer: usize, name: &str, columns: usize, outs: &[SlotId]) -> Result<Vec<Product>> {
+        let rows = outs.iter().map(|&out| self.width(out)).sum();
+        let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
+        let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
+        let mut first_row = 0;
+        let product = |&out: &SlotId| {
+            let product = Product { weight, first_row, bias, out };
+            first_row += self.width(out);
+            product
+        };
+        Ok(outs.iter().map(product).collect())
+    }
+
+    /// A matrix, and its bias if there is one.
+    fn product(&self, layer: usize, name: &str, columns: usize, out: SlotId) -> Result<Product> {
+        let rows = self.width(out);
+        let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
+        let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
+        Ok(Product { weight, first_row: 0, bias, out })
+    }
+
+    fn norm(&mut self, input: SlotId, out: SlotId, weight: Option<WeightId>, group: usize) {
+        let epsilon = self.hyper.epsilon;
+        self.push(Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight, bias: None, out });
+    }
+
+    fn stream(&mut self, rows: Rows) -> Stream {
+        let width = self.hyper.width;
+        Stream {
+            residual: self.slot("x", width, rows),
+            normed: self.slot("h", width, rows),
+            branch: self.slot("y", width, rows),
+        }
+    }
+
+    /// The slot of this name and these sizes, which all layers share.
+    fn slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
+        let slot = Slot { name, width, rows };
+        let slots = &mut self.program.slots;
+        SlotId(slots.iter().position(|known| *known == slot).unwrap_or_else(|| {
+            slots.push(slot);
+            slots.len() - 1
+        }))
+    }
+
+    fn width(&self, slot: SlotId) -> usize {
+        self.program.slots[slot.0].width
+    }
+
+    fn push(&mut self, op: Op) {
+        self.program.steps.push(Step { layer: self.layer, op });
+    }
+}

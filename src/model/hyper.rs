@@ -1,0 +1,221 @@
+//! The hyper-parameters that all families share, as the metadata give them.
+
+use crate::Result;
+use crate::error::Error;
+use crate::gguf::Metadata;
+
+/// Sizes and constants of a model.
+#[derive(Debug, Clone)]
+pub(super) struct Hyper<'m> {
+    metadata: &'m Metadata,
+    pub architecture: String,
+    pub layers: usize,
+    /// Numbers in the residual stream.
+    pub width: usize,
+    pub vocabulary: usize,
+    pub context: usize,
+    /// Per layer.
+    pub heads: Vec<usize>,
+    /// Per layer.
+    pub kv_heads: Vec<usize>,
+    /// Per layer.
+    pub feed_forward: Vec<usize>,
+    pub key_size: usize,
+    pub value_size: usize,
+    pub epsilon: f32,
+    pub rope_dimensions: usize,
+    pub rope_base: f32,
+    pub scaling: Scaling,
+}
+
+/// What `rope.scaling.*` says.
+#[derive(Debug, Clone)]
+pub(super) struct Scaling {
+    pub kind: ScalingKind,
+    /// By how many times the context grew; 1 where it did not.
+    pub factor: f32,
+    pub original_context: usize,
+    pub attention_factor: f32,
+    pub beta_fast: f32,
+    pub beta_slow: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScalingKind {
+    None,
+    Linear,
+    Yarn,
+    /// A divisor for each pair, in two tables: one for short contexts and one for long ones.
+    LongRope,
+}
+
+impl<'m> Hyper<'m> {
+    pub fn read(metadata: &'m Metadata, architecture: &str) -> Result<Self> {
+        let mut hyper = Hyper {
+            metadata,
+            architecture: architecture.to_owned(),
+            layers: 0,
+            width: 0,
+            vocabulary: 0,
+            context: 0,
+            heads: vec![],
+            kv_heads: vec![],
+            feed_forward: vec![],
+            key_size: 0,
+            value_size: 0,
+            epsilon: 0.0,
+            rope_dimensions: 0,
+            rope_base: 0.0,
+            scaling: Scaling::NONE,
+        };
+        let trailing = hyper.optional("nextn_predict_layers")?.unwrap_or(0);
+        let blocks = hyper.required("block_count")?;
+        hyper.layers =
+            blocks.checked_sub(trailing).filter(|&layers| layers > 0 && blocks <= MOST_LAYERS).ok_or_else(|| {
+                Error::metadata(
+                    hyper.key("block_count"),
+                    blocks.to_string(),
+                    format!("{} to {MOST_LAYERS}", trailing + 1),
+                )
+            })?;
+        hyper.width = hyper.required("embedding_length")?;
+        hyper.context = hyper.required("context_length")?;
+        hyper.vocabulary = hyper.read_vocabulary()?;
+        hyper.heads = hyper.per_layer("attention.head_count", None)?;
+        hyper.kv_heads = hyper.per_layer("attention.head_count_kv", Some(&hyper.heads))?;
+        hyper.feed_forward = hyper.per_layer("feed_forward_length", None)?;
+        let shared = hyper.width / hyper.heads.iter().copied().max().unwrap_or(1).max(1);
+        hyper.key_size = hyper.optional("attention.key_length")?.unwrap_or(shared);
+        hyper.value_size = hyper.optional("attention.value_length")?.unwrap_or(shared);
+        hyper.epsilon = hyper.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
+        hyper.rope_dimensions = hyper.optional("rope.dimension_count")?.unwrap_or(hyper.key_size);
+        hyper.rope_base = hyper.number("rope.freq_base")?.unwrap_or(10_000.0);
+        hyper.scaling = Scaling::read(&hyper)?;
+        hyper.check()?;
+        Ok(hyper)
+    }
+
+    /// The full name of a key of this architecture.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    pub fn optional(&self, name: &str) -> Result<Option<usize>> {
+        Ok(self.metadata.u32(&self.key(name))?.map(|value| value as usize))
+    }
+
+    pub fn number(&self, name: &str) -> Result<Option<f32>> {
+        self.metadata.f32(&self.key(name))
+    }
+
+    /// A positive number; files write 0 for none.
+    pub fn positive(&self, name: &str) -> Result<Option<f32>> {
+        Ok(self.number(name)?.filter(|&value| value != 0.0))
+    }
+
+    fn required(&self, name: &str) -> Result<usize> {
+        match self.optional(name)? {
+            Some(value) if value > 0 => Ok(value),
+            found => {
+                let found = found.map_or("nothing".into(), |value| value.to_string());
+                Err(Error::metadata(self.key(name), found, "a positive number"))
+            }
+        }
+    }
+
+    /// A number for all layers, or an array with one for each.
+    fn per_layer(&self, name: &str, default: Option<&[usize]>) -> Result<Vec<usize>> {
+        let key = self.key(name);
+        if self.metadata.get(&key).is_some_and(|value| value.as_array().is_some()) {
+            let values = self.metadata.u32s(&key)?.unwrap_or_default();
+            if values.len() < self.layers {
+                let found = format!("an array of {}", values.len());
+                return Err(Error::metadata(
+                    key,
+                    found,
+                    format!("a number, or one for each of {} layers", self.layers),
+                ));
+            }
+            return Ok(values[..self.layers].iter().map(|&value| value as usize).collect());
+        }
+        match (self.optional(name)?, default) {
+            (Some(value), _) => Ok(vec![value; self.layers]),
+            (None, Some(default)) => Ok(default.to_vec()),
+            (None, None) => Err(Error::metadata(key, "nothing", "a number, or an array with one for each layer")),
+        }
+    }
+
+    fn read_vocabulary(&self) -> Result<usize> {
+        if let Some(size) = self.optional("vocab_size")? {
+            return Ok(size);
+        }
+        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let tokens = self.metadata.strings(TOKENS)?;
+        let missing = || Error::metadata(self.key("vocab_size"), "nothing", format!("a number, or {TOKENS}"));
+        Ok(tokens.ok_or_else(missing)?.len())
+    }
+
+    /// What the arithmetic of every family rests on.
+    fn check(&self) -> Result<()> {
+        let wrong = |name: &str, found: String, expected: String| Err(Error::metadata(self.key(name), found, expected));
+        for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
+            if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+                let found = format!("{kv_heads} in layer {layer}");
+                return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
+            }
+        }
+        for (name, size) in [("attention.key_length", self.key_size), ("attention.value_length", self.value_size)] {
+            if size == 0 || size > MOST_HEAD_SIZE {
+                return wrong(name, size.to_string(), format!("1 to {MOST_HEAD_SIZE}"));
+            }
+        }
+        if !self.rope_dimensions.is_multiple_of(2) || self.rope_dimensions > self.key_size {
+            let expected = format!("an even number up to the {} of a key", self.key_size);
+            return wrong("rope.dimension_count", self.rope_dimensions.to_string(), expected);
+        }
+        if !(self.rope_base > 0.0 && self.rope_base.is_finite()) {
+            return wrong("rope.freq_base", self.rope_base.to_string(), "a positive number".into());
+        }
+        Ok(())
+    }
+}
+
+const MOST_LAYERS: usize = 512;
+const MOST_HEAD_SIZE: usize = 4096;
+
+impl Scaling {
+    const NONE: Self = Scaling {
+        kind: ScalingKind::None,
+        factor: 1.0,
+        original_context: 0,
+        attention_factor: 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+    };
+
+    fn read(hyper: &Hyper) -> Result<Self> {
+        let key = hyper.key("rope.scaling.type");
+        let kind = match hyper.metadata.str(&key)? {
+            None | Some("linear") => ScalingKind::Linear,
+            Some("none") => ScalingKind::None,
+            Some("yarn") => ScalingKind::Yarn,
+            Some("longrope") => ScalingKind::LongRope,
+            Some(other) => {
+                return Err(Error::metadata(key, format!("`{other}`"), "one of none, linear, yarn, longrope"));
+            }
+        };
+        let older = hyper.positive("rope.scale_linear")?;
+        let factor = hyper.positive("rope.scaling.factor")?.or(older).unwrap_or(1.0);
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(Error::metadata(hyper.key("rope.scaling.factor"), factor.to_string(), "a positive number"));
+        }
+        Ok(Scaling {
+            kind,
+            factor: if kind == ScalingKind::None { 1.0 } else { factor },
+            original_context: hyper.optional("rope.scaling.original_context_length")?.unwrap_or(hyper.context),
+            attention_factor: hyper.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
+            beta_fast: hyper.number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+            beta_slow: hyper.number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! Llama, Mistral and the many models converted as them: the plain case. Rotation factors and biases are used where the
+//! file has them.
+
+use super::decoder::Decoder;
+use super::hyper::Hyper;
+use super::tensors::Tensors;
+use crate::Result;
+
+pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    if let Some(scale) = hyper.positive("attention.scale")? {
+        decoder.attention_scale = scale;
+    }
+    Ok(())
+}
