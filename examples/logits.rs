@@ -1,0 +1,103 @@
+//! Writes the logits of every position: the tool that compares kiln with anything else.
+//!
+//! ```text
+//! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--ctx N]
+//! ```
+//!
+//! The output is raw little-endian f32, one row of the vocabulary's length for each token. No special token is added,
+//! and no softcap, bias or scale of the model is skipped. The model runs by the executable specification: weights are
+//! decoded exactly and multiplied in f32, which is slow.
+
+use clap::{Parser, ValueEnum};
+use kiln::backend::cpu::memory::KvMemory;
+use kiln::backend::cpu::reference::{Batch, Reference};
+use kiln::gguf::{Gguf, TensorType};
+use kiln::model::{self, ProgramOptions};
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Writes the logits of every position of a sequence of tokens.
+#[derive(Parser)]
+struct Args {
+    /// The GGUF file.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Token ids, separated by commas or spaces.
+    #[arg(long, value_name = "IDS", value_parser = parse_ids)]
+    tokens: Ids,
+    /// Where the logits go: n_tokens × n_vocab numbers, little-endian f32.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How many tokens to run at a time; all of them by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// How keys and values are kept.
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    kv: Kv,
+    /// How many positions a sequence may have: some models rotate otherwise when it is long. By default, the model's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ctx: Option<u32>,
+}
+
+#[derive(Clone)]
+struct Ids(Vec<u32>);
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kv {
+    #[value(name = "f32")]
+    F32,
+    #[value(name = "f16")]
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+fn parse_ids(text: &str) -> Result<Ids, String> {
+    let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    let ids: Vec<u32> =
+        parts.map(|part| part.parse().map_err(|_| format!("`{part}` is not a token id"))).collect::<Result<_, _>>()?;
+    if ids.is_empty() { Err("no token ids".into()) } else { Ok(Ids(ids)) }
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let in_model = |error: kiln::Error| format!("{}: {error}", args.model.display());
+    let file = Arc::new(Gguf::open(&args.model)?);
+    let architecture = file.metadata().str("general.architecture").map_err(in_model)?.unwrap_or_default();
+    let trained = file.metadata().u32(&format!("{architecture}.context_length")).map_err(in_model)?;
+    let context = args.ctx.or(trained).unwrap_or(u32::MAX) as usize;
+    let program = model::program(&file, ProgramOptions { context }).map_err(in_model)?;
+    let model = Reference::new(file, program).map_err(in_model)?;
+
+    let Ids(tokens) = &args.tokens;
+    let format = match args.kv {
+        Kv::F32 => TensorType::F32,
+        Kv::F16 => TensorType::F16,
+        Kv::Q8_0 => TensorType::Q8_0,
+    };
+    let mut cache = KvMemory::new(model.program(), format, tokens.len()).map_err(in_model)?;
+    let in_out = |error: std::io::Error| format!("{}: {error}", args.out.display());
+    let mut out = BufWriter::new(File::create(&args.out).map_err(in_out)?);
+    let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
+    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+        let outputs: Vec<usize> = (0..tokens.len()).collect();
+        let logits = model.run(Batch { tokens, start: i * chunk, outputs: &outputs }, &mut cache)?;
+        for value in logits {
+            out.write_all(&value.to_le_bytes()).map_err(in_out)?;
+        }
+    }
+    Ok(out.flush().map_err(in_out)?)
+}
