@@ -9,9 +9,10 @@
 //! decoded exactly and multiplied in f32, which is slow.
 
 use clap::{Parser, ValueEnum};
-use kiln::backend::cpu::memory::KvMemory;
+use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::{Batch, Reference};
-use kiln::gguf::{Gguf, TensorType};
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use std::error::Error;
 use std::fs::File;
@@ -84,17 +85,19 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let Ids(tokens) = &args.tokens;
     let format = match args.kv {
-        Kv::F32 => TensorType::F32,
-        Kv::F16 => TensorType::F16,
-        Kv::Q8_0 => TensorType::Q8_0,
+        Kv::F32 => CacheFormat::F32,
+        Kv::F16 => CacheFormat::F16,
+        Kv::Q8_0 => CacheFormat::Q8_0,
     };
-    let mut cache = KvMemory::new(model.program(), format, tokens.len()).map_err(in_model)?;
+    let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
+    let limits = CacheLimits { chunk_tokens: chunk as u32, ..CacheLimits::new(tokens.len() as u32) };
+    let cache = Cache::new(CacheGroup::of_program(model.program()), limits).map_err(in_model)?;
+    let (mut sequence, mut memory) = (cache.sequence(), PageMemory::new(&cache, format).map_err(in_model)?);
     let in_out = |error: std::io::Error| format!("{}: {error}", args.out.display());
     let mut out = BufWriter::new(File::create(&args.out).map_err(in_out)?);
-    let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
-    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+    for tokens in tokens.chunks(chunk) {
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        let logits = model.run(Batch { tokens, start: i * chunk, outputs: &outputs }, &mut cache)?;
+        let logits = model.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory)?;
         for value in logits {
             out.write_all(&value.to_le_bytes()).map_err(in_out)?;
         }

@@ -58,6 +58,34 @@ pub enum Error {
         /// What the rest of the file calls for.
         expected: String,
     },
+    /// A sequence is as long as it can be.
+    #[error("context full: {used_tokens} tokens used and {asked_tokens} more asked for, of at most {limit_tokens}")]
+    ContextFull {
+        /// The length of the sequence.
+        used_tokens: u32,
+        /// What was to be added to it.
+        asked_tokens: u32,
+        /// The length it could get to: its context, or less if other sequences hold the pages.
+        limit_tokens: u32,
+    },
+    /// A sequence cannot go back so far, because a sliding window has moved on.
+    #[error("cannot go back to {asked_tokens} tokens: expected 0, or at least {earliest_tokens} (the window moved on)")]
+    Evicted {
+        /// The length that was asked for.
+        asked_tokens: u32,
+        /// The shortest length that is possible, other than zero.
+        earliest_tokens: u32,
+    },
+    /// Something that a cache cannot be made of, or asked for.
+    #[error("cache {subject}: found {found}, expected {expected}")]
+    Cache {
+        /// The limit, group or operation.
+        subject: &'static str,
+        /// What was handed over.
+        found: String,
+        /// What may be handed over.
+        expected: String,
+    },
     /// Any of the above, in a named file.
     #[error("{}: {source}", path.display())]
     File {

@@ -1,1 +1,84 @@
-//! Options that applications set when they load a model: plain structs, no environment variables. Not built yet.
+//! What an application decides when it loads a model: plain values with sensible defaults, no environment variables.
+
+/// How a model is loaded.
+///
+/// ```no_run
+/// use kiln::{CacheFormat, LoadOptions};
+///
+/// let model = LoadOptions::new().context(8192).cache_format(CacheFormat::Q8_0).open("model.gguf")?;
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// The most tokens that a session holds; by default what the model was trained for.
+    pub context: Option<u32>,
+    /// How many sessions are certain to find room for a full context each. More may live as long as they are short.
+    pub sessions: u32,
+    /// How keys and values are kept.
+    pub cache_format: CacheFormat,
+    /// Whether the file is mapped into memory. If not, weights are read when they are used.
+    pub map: bool,
+    /// The pre-tokenizer to use in place of the one that the file names.
+    pub pre_tokenizer: Option<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { context: None, sessions: 1, cache_format: CacheFormat::F16, map: true, pre_tokenizer: None }
+    }
+}
+
+impl LoadOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`LoadOptions::context`].
+    #[must_use]
+    pub fn context(mut self, tokens: u32) -> Self {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// Sets [`LoadOptions::sessions`].
+    #[must_use]
+    pub fn sessions(mut self, count: u32) -> Self {
+        self.sessions = count;
+        self
+    }
+
+    /// Sets [`LoadOptions::cache_format`].
+    #[must_use]
+    pub fn cache_format(mut self, format: CacheFormat) -> Self {
+        self.cache_format = format;
+        self
+    }
+
+    /// Sets [`LoadOptions::map`].
+    #[must_use]
+    pub fn map(mut self, yes: bool) -> Self {
+        self.map = yes;
+        self
+    }
+
+    /// Sets [`LoadOptions::pre_tokenizer`].
+    #[must_use]
+    pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
+        self.pre_tokenizer = Some(name.into());
+        self
+    }
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CacheFormat {
+    /// 32-bit floating point, for tests and comparisons.
+    F32,
+    /// 16-bit floating point.
+    #[default]
+    F16,
+    /// Blocks of 32 signed bytes under one scale: about half of F16.
+    Q8_0,
+}

@@ -2,9 +2,10 @@
 //!
 //! Three models lie in `tests/golden/models`; `KILN_GOLDEN` names the folder that holds the others.
 
-use kiln::backend::cpu::memory::KvMemory;
+use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::{Batch, Reference};
-use kiln::gguf::{Gguf, TensorType};
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use serde_json::Value;
 use std::fs;
@@ -72,14 +73,20 @@ impl Golden {
         }
     }
 
+    /// An empty sequence with room for some tokens, and the memory of its pages.
+    fn sequence(&self, tokens: usize, format: CacheFormat) -> (Sequence, PageMemory) {
+        let groups = CacheGroup::of_program(self.model.program());
+        let cache = Cache::new(groups, CacheLimits::new(tokens as u32)).unwrap();
+        (cache.sequence(), PageMemory::new(&cache, format).unwrap())
+    }
+
     /// The logits of all tokens, `chunk` of them at a time.
-    fn run(&self, chunk: usize, format: TensorType) -> Vec<f32> {
-        let mut cache = KvMemory::new(self.model.program(), format, self.tokens.len()).unwrap();
+    fn run(&self, chunk: usize, format: CacheFormat) -> Vec<f32> {
+        let (mut sequence, mut memory) = self.sequence(self.tokens.len(), format);
         let mut logits = Vec::new();
-        for (i, tokens) in self.tokens.chunks(chunk).enumerate() {
+        for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            let batch = Batch { tokens, start: i * chunk, outputs: &outputs };
-            logits.extend(self.model.run(batch, &mut cache).unwrap());
+            logits.extend(self.model.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory).unwrap());
         }
         logits
     }
@@ -97,13 +104,13 @@ impl Golden {
 
     /// The tokens that follow, each the likeliest.
     fn greedy(&self, count: usize) -> Vec<u32> {
-        let mut cache = KvMemory::new(self.model.program(), TensorType::F32, self.tokens.len() + count).unwrap();
+        let (mut sequence, mut memory) = self.sequence(self.tokens.len() + count, CacheFormat::F32);
         let mut tokens = self.tokens.clone();
         let mut done = 0;
         while tokens.len() < self.tokens.len() + count {
             let fresh = &tokens[done..];
-            let batch = Batch { tokens: fresh, start: done, outputs: &[fresh.len() - 1] };
-            let logits = self.model.run(batch, &mut cache).unwrap();
+            let batch = Batch { tokens: fresh, outputs: &[fresh.len() - 1] };
+            let logits = self.model.run(batch, &mut sequence, &mut memory).unwrap();
             done = tokens.len();
             tokens.push(argmax(&logits));
         }
@@ -122,12 +129,12 @@ fn argmax(logits: &[f32]) -> u32 {
 
 fn check(golden: &Golden) {
     for (chunk, what) in [(usize::MAX, "one batch"), (7, "seven at a time"), (1, "one at a time")] {
-        let logits = golden.run(chunk.min(golden.tokens.len()), TensorType::F32);
+        let logits = golden.run(chunk.min(golden.tokens.len()), CacheFormat::F32);
         golden.assert_near(&logits, what, 5e-4, 1e-10);
         let best: Vec<u32> = logits.chunks(golden.model.program().vocabulary).map(argmax).collect();
         assert_eq!(best, ids(&golden.facts["argmax"]), "{}", golden.name);
     }
-    golden.assert_near(&golden.run(golden.tokens.len(), TensorType::F16), "F16 cache", 1e-1, 1e-5);
+    golden.assert_near(&golden.run(golden.tokens.len(), CacheFormat::F16), "F16 cache", 1e-1, 1e-5);
     let expected = ids(&golden.facts["greedy"]["tokens"]);
     assert_eq!(golden.greedy(expected.len()), expected, "{}", golden.name);
 }
@@ -151,7 +158,7 @@ fn quantized_models_decoded_exactly() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let Some(name) = name.strip_suffix(".gguf").filter(|name| name.starts_with("llama.")) else { continue };
         let golden = Golden::open(&folder, name);
-        golden.assert_near(&golden.run(golden.tokens.len(), TensorType::F32), "exact", 2e-4, 1e-10);
+        golden.assert_near(&golden.run(golden.tokens.len(), CacheFormat::F32), "exact", 2e-4, 1e-10);
         checked += 1;
     }
     assert!(checked >= 25, "only {checked} files");

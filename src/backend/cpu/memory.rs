@@ -1,84 +1,150 @@
-//! Keys and values in memory: for each attention layer, one run of bytes with a place for every position.
+//! The pages of a cache in memory.
 //!
-//! A place holds all heads' keys and then all heads' values, each head in the format that the cache is kept in.
+//! A page holds 32 positions for all layers of its group. Within a page each layer has, for each head, its keys and
+//! then its values, position by position: attention reads a head's keys as one run of bytes. Pages are made when they
+//! are first written, so a cache takes memory as sequences grow, and never more than [`Cache::bytes`] says.
 
 use crate::Result;
-use crate::error::Error;
-use crate::gguf::TensorType;
-use crate::program::{KeyValues, KeyValuesId, Program};
+use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId};
 use crate::quant::Format;
+use std::ops::Range;
 
-/// The keys and values of one sequence.
-#[derive(Debug, Clone)]
-pub struct KvMemory {
+/// The pages of all groups of a cache.
+#[derive(Debug)]
+pub struct PageMemory {
     format: &'static Format,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
     layers: Vec<Layer>,
-    positions: usize,
+    page_bytes: usize,
+    /// By page id; empty until it is written.
+    pages: Vec<Box<[u8]>>,
 }
 
-#[derive(Debug, Clone)]
+/// Where a layer's keys and values are in a page.
+#[derive(Debug, Clone, Copy)]
 struct Layer {
-    shape: KeyValues,
-    key_bytes: usize,
-    value_bytes: usize,
-    bytes: Vec<u8>, // [positions, heads, key_bytes + value_bytes]
+    shape: CacheLayer,
+    start: usize,
+    key_bytes: usize,   // of one head at one position
+    value_bytes: usize, // likewise
 }
 
-impl KvMemory {
-    /// Room for a number of positions. Formats are F32, F16, and Q8_0 where heads are multiples of 32.
-    pub fn new(program: &Program, format: TensorType, positions: usize) -> Result<Self> {
-        if !matches!(format, TensorType::F32 | TensorType::F16 | TensorType::Q8_0) {
-            return Err(Error::Model {
-                subject: "cache format".into(),
-                found: format.name().into(),
-                expected: "F32, F16 or Q8_0".into(),
+impl Layer {
+    /// Where the rows of a head begin: its keys, and its values.
+    fn rows(&self, head: usize) -> (usize, usize) {
+        let positions = PAGE_POSITIONS as usize;
+        let keys = self.start + head * positions * (self.key_bytes + self.value_bytes);
+        (keys, keys + positions * self.key_bytes)
+    }
+}
+
+impl PageMemory {
+    /// Memory for the pages of a cache; takes none until something is stored.
+    pub fn new(cache: &Cache, format: CacheFormat) -> Result<Self> {
+        let row_bytes = |size: u32| format.row_bytes(size) as usize;
+        let format_of_rows = Format::of(format.tensor_type())?;
+        let groups = cache.groups().iter().map(|group| {
+            let mut page_bytes = 0;
+            let layers = group.layers.iter().map(|&shape| {
+                let (key_bytes, value_bytes) = (row_bytes(shape.key_size), row_bytes(shape.value_size));
+                let layer = Layer { shape, start: page_bytes, key_bytes, value_bytes };
+                page_bytes += PAGE_POSITIONS as usize * shape.kv_heads as usize * (key_bytes + value_bytes);
+                layer
             });
-        }
-        let format = Format::of(format)?;
-        let layer = |shape: &KeyValues| {
-            let (key_bytes, value_bytes) = (format.bytes_for(shape.key_size)?, format.bytes_for(shape.value_size)?);
-            let bytes = vec![0; positions * shape.heads * (key_bytes + value_bytes)];
-            Ok(Layer { shape: *shape, key_bytes, value_bytes, bytes })
-        };
-        let layers = program.key_values.iter().map(layer).collect::<Result<_>>()?;
-        Ok(KvMemory { format, layers, positions })
+            let layers = layers.collect();
+            Group { layers, page_bytes, pages: vec![] }
+        });
+        Ok(PageMemory { format: format_of_rows, groups: groups.collect() })
     }
 
-    /// How many positions there is room for.
-    pub fn positions(&self) -> usize {
-        self.positions
+    /// Copies a page that a sequence is about to write and others still read.
+    pub fn copy(&mut self, copy: &PageCopy) {
+        let group = &mut self.groups[copy.group];
+        let original = group.page(copy.from).clone();
+        *group.page(copy.to) = original;
     }
 
-    /// Puts the keys and values of a position in their place.
-    pub fn store(&mut self, id: KeyValuesId, position: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let Layer { shape, key_bytes, value_bytes, bytes } = &mut self.layers[id.0];
-        let head_bytes = *key_bytes + *value_bytes;
-        let place = &mut bytes[position * shape.heads * head_bytes..][..shape.heads * head_bytes];
-        for (head, place) in place.chunks_mut(head_bytes).enumerate() {
-            let (key, value) = place.split_at_mut(*key_bytes);
-            self.format.encode(&keys[head * shape.key_size..][..shape.key_size], key)?;
-            self.format.encode(&values[head * shape.value_size..][..shape.value_size], value)?;
+    /// Stores all heads' keys and values of one position.
+    pub fn store(
+        &mut self,
+        place: LayerPlace,
+        (page, offset): (PageId, u32),
+        keys: &[f32],   // [heads, key_size]
+        values: &[f32], // [heads, value_size]
+    ) -> Result<()> {
+        let (format, group) = (self.format, &mut self.groups[place.group]);
+        let (layer, offset) = (group.layers[place.index], offset as usize);
+        let page = group.page(page);
+        let heads = keys.chunks(layer.shape.key_size as usize).zip(values.chunks(layer.shape.value_size as usize));
+        for (head, (key, value)) in heads.enumerate() {
+            let (key_rows, value_rows) = layer.rows(head);
+            encode(format, key, &mut page[key_rows + offset * layer.key_bytes..][..layer.key_bytes])?;
+            encode(format, value, &mut page[value_rows + offset * layer.value_bytes..][..layer.value_bytes])?;
         }
         Ok(())
     }
 
-    /// Decodes the keys and the values of one head at some positions, one after the other.
+    /// Decodes one head's keys and values at some positions of a page, behind what is in `keys` and `values` already.
     pub fn load(
         &self,
-        id: KeyValuesId,
+        place: LayerPlace,
+        page: PageId,
         head: usize,
-        positions: std::ops::Range<usize>,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Layer { shape, key_bytes, value_bytes, bytes } = &self.layers[id.0];
-        let mut keys = vec![0.0; positions.len() * shape.key_size];
-        let mut values = vec![0.0; positions.len() * shape.value_size];
-        let rows = keys.chunks_mut(shape.key_size).zip(values.chunks_mut(shape.value_size));
-        for (position, (key, value)) in positions.zip(rows) {
-            let place = &bytes[(position * shape.heads + head) * (key_bytes + value_bytes)..];
-            let (key_place, rest) = place.split_at(*key_bytes);
-            self.format.decode(key_place, key)?;
-            self.format.decode(&rest[..*value_bytes], value)?;
+        positions: Range<usize>,
+        keys: &mut Vec<f32>,
+        values: &mut Vec<f32>,
+    ) -> Result<()> {
+        let group = &self.groups[place.group];
+        let (layer, page) = (group.layers[place.index], &group.pages[page.index()]);
+        let (key_rows, value_rows) = layer.rows(head);
+        for position in positions {
+            let key = &page[key_rows + position * layer.key_bytes..][..layer.key_bytes];
+            let value = &page[value_rows + position * layer.value_bytes..][..layer.value_bytes];
+            decode(self.format, key, layer.shape.key_size as usize, keys)?;
+            decode(self.format, value, layer.shape.value_size as usize, values)?;
         }
-        Ok((keys, values))
+        Ok(())
     }
+}
+
+impl Group {
+    /// The page, which is made if it was never written.
+    fn page(&mut self, id: PageId) -> &mut Box<[u8]> {
+        if self.pages.len() <= id.index() {
+            self.pages.resize_with(id.index() + 1, Box::default);
+        }
+        let page = &mut self.pages[id.index()];
+        if page.is_empty() {
+            *page = vec![0; self.page_bytes].into_boxed_slice();
+        }
+        page
+    }
+}
+
+/// Encodes a row; the last block is filled up with zeros.
+fn encode(format: &Format, row: &[f32], bytes: &mut [u8]) -> Result<()> {
+    let values = values_in(format, bytes);
+    if values == row.len() {
+        return format.encode(row, bytes);
+    }
+    let mut padded = row.to_vec();
+    padded.resize(values, 0.0);
+    format.encode(&padded, bytes)
+}
+
+/// Decodes a row of `size` values behind those in `values`.
+fn decode(format: &Format, bytes: &[u8], size: usize, values: &mut Vec<f32>) -> Result<()> {
+    let start = values.len();
+    values.resize(start + values_in(format, bytes), 0.0);
+    format.decode(bytes, &mut values[start..])?;
+    values.truncate(start + size);
+    Ok(())
+}
+
+fn values_in(format: &Format, bytes: &[u8]) -> usize {
+    bytes.len() / format.kind().block_bytes() as usize * format.kind().block_elements() as usize
 }

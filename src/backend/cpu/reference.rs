@@ -2,13 +2,15 @@
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
-use super::memory::KvMemory;
+use super::memory::PageMemory;
 use super::ops;
 use crate::Result;
+use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
 use crate::error::Error;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::program::{Op, Product, Program, Rows, SlotId, WeightId};
+use crate::program::{KeyValuesId, Op, Product, Program, Rows, SlotId, WeightId};
 use crate::quant::Format;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A program and the file with its weights.
@@ -24,13 +26,11 @@ pub struct Reference {
     angles: Vec<Vec<f32>>,
 }
 
-/// Tokens to run, which follow those that are in the cache.
+/// Tokens to run, which follow those of the sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// Ids.
     pub tokens: &'a [u32],
-    /// The position of the first.
-    pub start: usize,
     /// The tokens, as indices, whose logits are wanted, in ascending order.
     pub outputs: &'a [usize],
 }
@@ -66,9 +66,25 @@ impl Reference {
         &self.program
     }
 
-    /// Runs a batch: appends to the cache, and returns the logits of the outputs, one row after the other.
-    pub fn run(&self, batch: Batch, cache: &mut KvMemory) -> Result<Vec<f32>> {
-        self.check(batch, cache)?;
+    /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
+    ///
+    /// If this fails, the sequence is what it was before.
+    pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
+        self.check(batch)?;
+        let before = sequence.len();
+        let tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX);
+        for copy in sequence.reserve(tokens)? {
+            memory.copy(&copy);
+        }
+        let logits = self.steps(batch, sequence, memory);
+        match &logits {
+            Ok(_) => sequence.commit(tokens)?,
+            Err(_) => sequence.truncate(before)?,
+        }
+        logits
+    }
+
+    fn steps(&self, batch: Batch, sequence: &Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
         let mut slots: Vec<Vec<f32>> = vec![];
         for slot in &self.program.slots {
             let rows = match slot.rows {
@@ -78,12 +94,12 @@ impl Reference {
             slots.push(vec![0.0; rows * slot.width]);
         }
         for step in &self.program.steps {
-            self.step(&step.op, batch, &mut slots, cache)?;
+            self.step(&step.op, batch, &mut slots, sequence, memory)?;
         }
         Ok(self.program.output.map(|output| std::mem::take(&mut slots[output.0])).unwrap_or_default())
     }
 
-    fn check(&self, batch: Batch, cache: &KvMemory) -> Result<()> {
+    fn check(&self, batch: Batch) -> Result<()> {
         let model = |subject: &str, found: String, expected: String| {
             Err(Error::Model { subject: subject.into(), found, expected })
         };
@@ -91,20 +107,21 @@ impl Reference {
         if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return model("token", token.to_string(), format!("an id below {vocabulary}"));
         }
-        let end = batch.start + batch.tokens.len();
-        if end > cache.positions() {
-            let expected = format!("at most {}, the positions that the cache has room for", cache.positions());
-            return model("batch", format!("tokens up to position {end}"), expected);
-        }
-        match batch.outputs.last() {
-            Some(&last) if last >= batch.tokens.len() => {
-                model("outputs", last.to_string(), format!("an index below {}", batch.tokens.len()))
-            }
-            _ => Ok(()),
+        match batch.outputs.iter().find(|&&output| output >= batch.tokens.len()) {
+            Some(output) => model("output", output.to_string(), format!("an index below {}", batch.tokens.len())),
+            None => Ok(()),
         }
     }
 
-    fn step(&self, op: &Op, batch: Batch, slots: &mut [Vec<f32>], cache: &mut KvMemory) -> Result<()> {
+    fn step(
+        &self,
+        op: &Op,
+        batch: Batch,
+        slots: &mut [Vec<f32>],
+        sequence: &Sequence,
+        memory: &mut PageMemory,
+    ) -> Result<()> {
+        let start = sequence.len() as usize;
         match op {
             Op::Embed { table, out } => {
                 for (token, row) in batch.tokens.iter().zip(slots[out.0].chunks_mut(self.width(*out))) {
@@ -135,17 +152,19 @@ impl Reference {
             }
             Op::Rotate { slot, head_size, rope } => {
                 let (angles, rope) = (&self.angles[rope.0], &self.program.ropes[rope.0]);
-                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(batch.start..) {
+                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(start..) {
                     ops::rotate(row, *head_size, rope.style, angles, rope.magnitude, position);
                 }
             }
             Op::Store { keys, values, to } => {
                 let rows = slots[keys.0].chunks(self.width(*keys)).zip(slots[values.0].chunks(self.width(*values)));
-                for ((keys, values), position) in rows.zip(batch.start..) {
-                    cache.store(*to, position, keys, values)?;
+                let place = self.place(*to, sequence)?;
+                for ((keys, values), position) in rows.zip(sequence.len()..) {
+                    let slot = sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position))?;
+                    memory.store(place, slot, keys, values)?;
                 }
             }
-            Op::Attend { .. } => self.attend(op, batch, slots, cache)?,
+            Op::Attend { .. } => self.attend(op, batch, slots, sequence, memory)?,
             Op::Gate { activation, gate, up, out } => {
                 let gate = slots[gate.0].clone();
                 let gated = gate.iter().zip(&slots[up.0]).map(|(&gate, up)| ops::activate(*activation, gate) * up);
@@ -161,22 +180,33 @@ impl Reference {
         Ok(())
     }
 
-    fn attend(&self, op: &Op, batch: Batch, slots: &mut [Vec<f32>], cache: &KvMemory) -> Result<()> {
+    fn attend(
+        &self,
+        op: &Op,
+        batch: Batch,
+        slots: &mut [Vec<f32>],
+        sequence: &Sequence,
+        memory: &PageMemory,
+    ) -> Result<()> {
         let Op::Attend { queries, over, heads, scale, softcap, out } = op else { return Ok(()) };
-        let shape = self.program.key_values[over.0];
+        let (shape, place) = (self.program.key_values[over.0], self.place(*over, sequence)?);
         let (query_width, sum_width) = (self.width(*queries), self.width(*out));
+        let start = sequence.len() as usize;
+        // What the first token of the batch sees first; later ones see less far back.
+        let first_seen = |position: usize| shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let from = first_seen(start);
         let mut sums = std::mem::take(&mut slots[out.0]);
         for head in 0..*heads {
-            let end = batch.start + batch.tokens.len();
-            let (keys, values) = cache.load(*over, head / (heads / shape.heads), 0..end)?;
+            let kv_head = head / (heads / shape.heads);
+            let (keys, values) = load(memory, sequence, place, kv_head, from..start + batch.tokens.len())?;
             let rows = slots[queries.0].chunks(query_width).zip(sums.chunks_mut(sum_width));
-            for (position, (query, sum)) in (batch.start..).zip(rows) {
-                let first = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                let seen = position + 1 - first;
+            for (position, (query, sum)) in (start..).zip(rows) {
+                let first = first_seen(position);
+                let (skipped, seen) = (first - from, position + 1 - first);
                 ops::attend(
                     &query[head * shape.key_size..][..shape.key_size],
-                    keys.chunks(shape.key_size).skip(first).take(seen),
-                    values.chunks(shape.value_size).skip(first).take(seen),
+                    keys.chunks(shape.key_size).skip(skipped).take(seen),
+                    values.chunks(shape.value_size).skip(skipped).take(seen),
                     *scale,
                     *softcap,
                     &mut sum[head * shape.value_size..][..shape.value_size],
@@ -185,6 +215,16 @@ impl Reference {
         }
         slots[out.0] = sums;
         Ok(())
+    }
+
+    /// Where the books keep the keys and values of an attention.
+    fn place(&self, id: KeyValuesId, sequence: &Sequence) -> Result<LayerPlace> {
+        let layer = self.program.key_values[id.0].layer;
+        sequence.cache().place_of(layer as u32).ok_or_else(|| Error::Model {
+            subject: "sequence".into(),
+            found: format!("a cache without layer {layer}"),
+            expected: "a sequence of this model's cache".into(),
+        })
     }
 
     fn multiply(&self, product: &Product, input: &[f32], out: &mut [f32]) -> Result<()> {
@@ -214,5 +254,35 @@ impl Reference {
 
     fn width(&self, slot: SlotId) -> usize {
         self.program.slots[slot.0].width
+    }
+}
+
+/// One head's keys and values at some positions, page by page.
+fn load(
+    memory: &PageMemory,
+    sequence: &Sequence,
+    place: LayerPlace,
+    head: usize,
+    positions: Range<usize>,
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    const PAGE: usize = PAGE_POSITIONS as usize;
+    let (mut keys, mut values) = (vec![], vec![]);
+    let mut position = positions.start;
+    while position < positions.end {
+        let end = positions.end.min((position / PAGE + 1) * PAGE);
+        let page = sequence.table(place.group).get(position / PAGE).copied().flatten();
+        let page = page.ok_or_else(|| missing_page(position as u32))?;
+        let within = position % PAGE..position % PAGE + (end - position);
+        memory.load(place, page, head, within, &mut keys, &mut values)?;
+        position = end;
+    }
+    Ok((keys, values))
+}
+
+fn missing_page(position: u32) -> Error {
+    Error::Model {
+        subject: "sequence".into(),
+        found: format!("no page for position {position}"),
+        expected: "a page for every position that is written or seen".into(),
     }
 }

@@ -1,1 +1,0 @@
-//! Pages of keys and values, page tables, fork, rollback, window eviction, recurrent state slots. Not built yet.

@@ -1,0 +1,224 @@
+//! A sequence of positions and its page tables. Every operation takes the lock of the books once, decides, and only then
+//! changes anything.
+
+use super::pool::PageId;
+use super::table::Table;
+use super::{Books, Cache, PAGE_POSITIONS, wrong};
+use crate::{Error, Result};
+
+/// What a backend must copy before it writes the positions of a reservation: the first `positions` of a page, for all
+/// layers of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageCopy {
+    /// The index of the group whose pages these are.
+    pub group: usize,
+    /// The page to read. It stays as it is until the sequence commits, truncates or is dropped.
+    pub from: PageId,
+    /// The page to write.
+    pub to: PageId,
+    /// How many of its positions matter, from the first.
+    pub positions: u32,
+}
+
+/// The positions that one sequence holds, and in which pages.
+///
+/// Positions are written in two steps, so that a failure between them costs nothing: [`reserve`](Self::reserve) finds
+/// pages, the backend writes, [`commit`](Self::commit) makes the positions count. Dropping a sequence gives back its
+/// pages.
+#[derive(Debug)]
+pub struct Sequence {
+    cache: Cache,
+    /// One for each group, in the same order. They have pages for `len_tokens + reserved_tokens`.
+    tables: Vec<Table>,
+    len_tokens: u32,
+    reserved_tokens: u32,
+}
+
+impl Sequence {
+    pub(super) fn new(cache: Cache) -> Self {
+        let tables = cache.groups().iter().map(|_| Table::default()).collect();
+        Sequence { cache, tables, len_tokens: 0, reserved_tokens: 0 }
+    }
+
+    /// The cache that the pages belong to.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The positions that are committed. The next one to be written has this number.
+    pub fn len(&self) -> u32 {
+        self.len_tokens
+    }
+
+    /// Whether nothing is committed.
+    pub fn is_empty(&self) -> bool {
+        self.len_tokens == 0
+    }
+
+    /// The positions that may be written, and are not committed yet.
+    pub fn reserved(&self) -> u32 {
+        self.reserved_tokens
+    }
+
+    /// The pages of a group, reserved ones included: position `p` is in entry `p / PAGE_POSITIONS`. Pages that a window
+    /// has left behind are `None`, and come first. A group that there is not has no pages.
+    pub fn table(&self, group: usize) -> &[Option<PageId>] {
+        self.tables.get(group).map_or(&[], Table::pages)
+    }
+
+    /// Where a position is kept in a group: the page, and which position of the page it is. `None` if it is neither
+    /// committed nor reserved, or has been evicted.
+    pub fn slot_of(&self, group: usize, position: u32) -> Option<(PageId, u32)> {
+        let end = u64::from(self.len_tokens) + u64::from(self.reserved_tokens);
+        let table = self.tables.get(group).filter(|_| u64::from(position) < end)?;
+        Some((table.page_of(position)?, position % PAGE_POSITIONS))
+    }
+
+    /// Finds pages for the next `asked_tokens` positions, and returns the copies that must be made before they are
+    /// written, and before anything else is done with this sequence but dropping it. There is at most one for each
+    /// group, and none at all unless the sequence was forked.
+    ///
+    /// Asking again before the commit extends the reservation if more is asked for, and otherwise changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if the context is too short, or other sequences hold the pages. Nothing has changed then.
+    pub fn reserve(&mut self, asked_tokens: u32) -> Result<Vec<PageCopy>> {
+        if asked_tokens <= self.reserved_tokens {
+            return Ok(Vec::new());
+        }
+        let mut books = self.cache.lock();
+        let shared_tails = self.shared_tails(&books);
+        let limit_tokens = self.reach(&shared_tails, &books);
+        let end = self.len_tokens.checked_add(asked_tokens).filter(|end| *end <= limit_tokens);
+        let end = end.ok_or(Error::ContextFull { used_tokens: self.len_tokens, asked_tokens, limit_tokens })?;
+
+        // From here on the pools are known to have what is taken from them.
+        let mut copies = Vec::new();
+        let rows = self.tables.iter_mut().zip(&mut books.pools).zip(shared_tails).enumerate();
+        for (group, ((table, pool), shared)) in rows {
+            let own = shared.and_then(|from| Some((from, table.replace_tail(from, self.len_tokens, pool)?)));
+            let positions = self.len_tokens % PAGE_POSITIONS;
+            copies.extend(own.map(|(from, to)| PageCopy { group, from, to, positions }));
+            table.extend(end, pool);
+        }
+        self.reserved_tokens = asked_tokens;
+        Ok(copies)
+    }
+
+    /// For each group, the page that is about to be written and that others hold too. An open reservation has dealt
+    /// with it: whoever came to share the page since then sees positions before those that are written.
+    fn shared_tails(&self, books: &Books) -> Vec<Option<PageId>> {
+        let first = self.reserved_tokens == 0;
+        let rows = self.tables.iter().zip(&books.pools);
+        rows.map(|(table, pool)| table.shared_tail(self.len_tokens, pool).filter(|_| first)).collect()
+    }
+
+    /// The length that the sequence could get to, as things are.
+    fn reach(&self, shared_tails: &[Option<PageId>], books: &Books) -> u32 {
+        let rows = self.tables.iter().zip(&books.pools).zip(shared_tails);
+        let reaches = rows.map(|((table, pool), shared)| {
+            let reach = table.reach(usize::from(shared.is_some()), pool);
+            reach.map_or(self.len_tokens, |reach| u32::try_from(reach).unwrap_or(u32::MAX))
+        });
+        reaches.fold(books.limits.context_tokens, u32::min)
+    }
+
+    /// Makes the first `written_tokens` of the reservation count, and gives back the pages of the rest and those that
+    /// have left their window.
+    ///
+    /// # Errors
+    /// [`Error::Cache`] if fewer are reserved. Nothing has changed then.
+    pub fn commit(&mut self, written_tokens: u32) -> Result<()> {
+        if written_tokens > self.reserved_tokens {
+            let expected = format!("at most the {} reserved", self.reserved_tokens);
+            return Err(wrong("commit", format!("{written_tokens} tokens"), expected));
+        }
+        self.len_tokens += written_tokens;
+        self.reserved_tokens = 0;
+        let Books { limits, pools } = &mut *self.cache.lock();
+        for ((table, pool), group) in self.tables.iter_mut().zip(pools).zip(self.cache.groups()) {
+            table.cut(self.len_tokens, pool);
+            table.evict(limits.evictable_pages(group, self.len_tokens), pool);
+        }
+        Ok(())
+    }
+
+    /// Another sequence with the same positions, which shares all pages. What is reserved is not shared.
+    pub fn fork(&self) -> Sequence {
+        Sequence {
+            cache: self.cache.clone(),
+            tables: self.share(self.len_tokens),
+            len_tokens: self.len_tokens,
+            reserved_tokens: 0,
+        }
+    }
+
+    /// Makes this sequence the first `tokens` positions of another, sharing its pages. What this one held, or had
+    /// reserved, is given back.
+    ///
+    /// # Errors
+    /// [`Error::Cache`] if the other is shorter or belongs to another cache, [`Error::Evicted`] if its windows have
+    /// moved too far on. Nothing has changed then.
+    pub fn share_prefix(&mut self, other: &Sequence, tokens: u32) -> Result<()> {
+        if !self.cache.is(&other.cache) {
+            return Err(wrong("prefix", "a sequence of another cache", "one of the same"));
+        }
+        if tokens > other.len_tokens {
+            let expected = format!("at most the {} there are", other.len_tokens);
+            return Err(wrong("prefix", format!("{tokens} tokens"), expected));
+        }
+        other.check_reachable(tokens)?;
+        let tables = other.share(tokens);
+        self.give_back(0);
+        self.tables = tables;
+        self.len_tokens = tokens;
+        Ok(())
+    }
+
+    /// Goes back to the first `tokens` positions, and closes an open reservation. If there are no more than that, only
+    /// the reservation is closed.
+    ///
+    /// # Errors
+    /// [`Error::Evicted`] if the last of these positions would see pages that a window has left behind. Nothing has
+    /// changed then. Zero is always possible, and so is whatever [`earliest_rollback`](Self::earliest_rollback) allows.
+    pub fn truncate(&mut self, tokens: u32) -> Result<()> {
+        let tokens = tokens.min(self.len_tokens);
+        self.check_reachable(tokens)?;
+        self.give_back(tokens);
+        Ok(())
+    }
+
+    /// The shortest length, other than zero, that [`truncate`](Self::truncate) can go back to.
+    pub fn earliest_rollback(&self) -> u32 {
+        let rows = self.tables.iter().zip(self.cache.groups());
+        rows.map(|(table, group)| table.earliest(group)).fold(0, u32::max)
+    }
+
+    fn check_reachable(&self, asked_tokens: u32) -> Result<()> {
+        let earliest_tokens = self.earliest_rollback();
+        if asked_tokens > 0 && asked_tokens < earliest_tokens {
+            return Err(Error::Evicted { asked_tokens, earliest_tokens });
+        }
+        Ok(())
+    }
+
+    fn share(&self, tokens: u32) -> Vec<Table> {
+        let mut books = self.cache.lock();
+        self.tables.iter().zip(&mut books.pools).map(|(table, pool)| table.share(tokens, pool)).collect()
+    }
+
+    fn give_back(&mut self, kept_tokens: u32) {
+        let mut books = self.cache.lock();
+        for (table, pool) in self.tables.iter_mut().zip(&mut books.pools) {
+            table.cut(kept_tokens, pool);
+        }
+        self.len_tokens = kept_tokens;
+        self.reserved_tokens = 0;
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        self.give_back(0);
+    }
+}
