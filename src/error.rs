@@ -86,6 +86,16 @@ pub enum Error {
         /// What may be handed over.
         expected: String,
     },
+    /// An option of the sampler out of its limits, or logits that no token can be chosen from.
+    #[error("sampler's {subject}: found {found}, expected {expected}")]
+    Sampler {
+        /// The option, or what was handed over to sample from.
+        subject: &'static str,
+        /// What was handed over.
+        found: String,
+        /// What may be handed over.
+        expected: String,
+    },
     /// Any of the above, in a named file.
     #[error("{}: {source}", path.display())]
     File {
@@ -105,5 +115,10 @@ impl Error {
     /// A metadata key that does not hold what was expected.
     pub(crate) fn metadata(key: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Error::Metadata { key: key.into(), found: found.into(), expected: expected.into() }
+    }
+
+    /// An option or an argument that the sampler cannot work with.
+    pub(crate) fn sampler(subject: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Error::Sampler { subject, found: found.into(), expected: expected.into() }
     }
 }
