@@ -21,7 +21,7 @@ mod tensors;
 
 use crate::Result;
 use crate::error::Error;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Metadata};
 use crate::program::Program;
 use decoder::Decoder;
 use hyper::Hyper;
@@ -57,16 +57,29 @@ pub fn architectures() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|(name, _)| *name)
 }
 
-/// The program of the model in a file.
-pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
+/// How many positions the model in a file was trained for.
+pub fn trained_context(metadata: &Metadata) -> Result<u32> {
+    let (architecture, _) = family(metadata)?;
+    let key = format!("{architecture}.context_length");
+    metadata
+        .u32(&key)?
+        .filter(|&context| context > 0)
+        .ok_or_else(|| Error::metadata(&key, "nothing", "a positive number"))
+}
+
+fn family(metadata: &Metadata) -> Result<(&str, &Family)> {
     const KEY: &str = "general.architecture";
-    let metadata = file.metadata();
     let known = || format!("one of {}", architectures().collect::<Vec<_>>().join(", "));
     let architecture = metadata.str(KEY)?.ok_or_else(|| Error::metadata(KEY, "nothing", known()))?;
     let family = FAMILIES.iter().find(|(name, _)| *name == architecture);
-    let Some((_, family)) = family else {
-        return Err(Error::metadata(KEY, format!("`{architecture}`"), known()));
-    };
+    let (_, family) = family.ok_or_else(|| Error::metadata(KEY, format!("`{architecture}`"), known()))?;
+    Ok((architecture, family))
+}
+
+/// The program of the model in a file.
+pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
+    let metadata = file.metadata();
+    let (architecture, family) = family(metadata)?;
     let hyper = Hyper::read(metadata, architecture)?;
     let tensors = Tensors::new(file);
     let mut decoder = Decoder::new(&hyper, options);

@@ -1,1 +1,0 @@
-//! One sequence of tokens, its cache and its replies. Not built yet.

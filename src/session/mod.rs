@@ -1,0 +1,317 @@
+//! Models, sessions and replies: what applications touch.
+//!
+//! ```no_run
+//! use kiln::Model;
+//!
+//! let model = Model::open("model.gguf")?;
+//! for piece in model.session().generate("The capital of France is")? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok::<(), kiln::Error>(())
+//! ```
+//!
+//! A [`Model`] is loaded once and shared: cloning it is cloning a handle. A [`Session`] is one sequence of tokens; a fork
+//! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
+//! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
+//!
+//! Generation runs by the executable specification of the CPU for now: exact, and slow.
+
+mod reply;
+
+pub use reply::{Cancel, Finish, Reply, Statistics};
+
+use crate::Result;
+use crate::backend::cpu::memory::PageMemory;
+use crate::backend::cpu::reference::{Batch, Reference};
+use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};
+use crate::error::Error;
+use crate::gguf::{Gguf, LoadMode};
+use crate::model::{self, ProgramOptions};
+use crate::options::LoadOptions;
+use crate::program::Program;
+use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
+use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Prompts are run this many tokens at a time, so that cancelling takes effect in between.
+const CHUNK_TOKENS: usize = 512;
+
+/// A loaded model. Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tokenizer: Tokenizer,
+    executor: Reference,
+    cache: Cache,
+    /// The pages of all sessions; whoever runs a batch holds it.
+    memory: Mutex<PageMemory>,
+}
+
+impl LoadOptions {
+    /// Loads the model in a file.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
+        let mode = if self.map { LoadMode::Map } else { LoadMode::Read };
+        let file = Gguf::open_with(path, mode)?;
+        Model::load(file, self).map_err(|error| error.in_file(path))
+    }
+}
+
+impl Model {
+    /// Loads the model in a file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        LoadOptions::new().open(path)
+    }
+
+    /// Loads the model in a file that is open already.
+    pub fn load(file: Gguf, options: &LoadOptions) -> Result<Self> {
+        let mut tokenizer_options = TokenizerOptions::default();
+        tokenizer_options.pre.clone_from(&options.pre_tokenizer);
+        let tokenizer = Tokenizer::load_with(file.metadata(), &tokenizer_options)?;
+        let trained = model::trained_context(file.metadata())?;
+        let context = options.context.unwrap_or(trained);
+        if context > trained {
+            log::warn!("a context of {context} tokens was asked for; the model was trained for {trained}");
+        }
+        let program = model::program(&file, ProgramOptions { context: context as usize })?;
+        let limits =
+            CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
+        let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
+        let memory = Mutex::new(PageMemory::new(&cache, options.cache_format)?);
+        let executor = Reference::new(Arc::new(file), program)?;
+        Ok(Model { shared: Arc::new(Shared { tokenizer, executor, cache, memory }) })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// What the model computes.
+    pub fn program(&self) -> &Program {
+        self.shared.executor.program()
+    }
+
+    /// The most tokens that a session holds.
+    pub fn context(&self) -> u32 {
+        self.shared.cache.limits().context_tokens
+    }
+
+    /// An empty session.
+    pub fn session(&self) -> Session {
+        let state = State { sequence: self.shared.cache.sequence(), tokens: vec![] };
+        Session { model: self.clone(), state: Some(state) }
+    }
+
+    /// Runs the tokens that are not in the cache yet, and returns the logits behind the last one.
+    fn advance(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<Option<Vec<f32>>> {
+        let mut logits = None;
+        while state.sequence.len() < state.tokens.len() as u32 {
+            if cancelled() {
+                return Ok(None);
+            }
+            let rest = &state.tokens[state.sequence.len() as usize..];
+            let tokens = &rest[..rest.len().min(CHUNK_TOKENS)];
+            let last = tokens.len() == rest.len();
+            let outputs = [tokens.len() - 1];
+            let batch = Batch { tokens, outputs: if last { &outputs } else { &[] } };
+            let mut memory = self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            logits = Some(self.shared.executor.run(batch, &mut state.sequence, &mut memory)?);
+        }
+        Ok(logits)
+    }
+}
+
+/// One sequence of tokens, and what the model remembers of it.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    /// Lent to a reply while it runs.
+    state: Option<State>,
+}
+
+/// The tokens of a session, of which the sequence has those that have been run: all but perhaps the last few.
+#[derive(Debug)]
+struct State {
+    sequence: Sequence,
+    tokens: Vec<u32>,
+}
+
+/// How to generate.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Generate {
+    /// The most tokens to generate; without a limit, until the model ends or the context is full.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the reply, and are not part of it.
+    pub stop: Vec<String>,
+    /// How tokens are chosen.
+    pub sampler: SamplerOptions,
+    /// Where the choice starts from; equal seeds give equal replies.
+    pub seed: u64,
+    /// Go on when the model says that it is done.
+    pub ignore_end: bool,
+}
+
+impl Default for Generate {
+    fn default() -> Self {
+        let sampler = SamplerOptions::default();
+        Generate { max_tokens: None, stop: vec![], sampler, seed: 0, ignore_end: false }
+    }
+}
+
+impl Generate {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`Generate::max_tokens`].
+    #[must_use]
+    pub fn max_tokens(mut self, count: usize) -> Self {
+        self.max_tokens = Some(count);
+        self
+    }
+
+    /// Adds to [`Generate::stop`].
+    #[must_use]
+    pub fn stop(mut self, text: impl Into<String>) -> Self {
+        self.stop.push(text.into());
+        self
+    }
+
+    /// Sets [`Generate::sampler`].
+    #[must_use]
+    pub fn sampler(mut self, options: SamplerOptions) -> Self {
+        self.sampler = options;
+        self
+    }
+
+    /// Always the likeliest token.
+    #[must_use]
+    pub fn greedy(self) -> Self {
+        self.sampler(SamplerOptions::greedy())
+    }
+
+    /// Sets [`Generate::seed`].
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets [`Generate::ignore_end`].
+    #[must_use]
+    pub fn ignore_end(mut self, yes: bool) -> Self {
+        self.ignore_end = yes;
+        self
+    }
+
+    /// The sampler for a model's vocabulary.
+    fn make_sampler(&self, model: &Model) -> Result<Sampler> {
+        let (tokenizer, vocabulary) = (model.tokenizer(), model.program().vocabulary);
+        let mut options = self.sampler.clone();
+        options = options.suppress(tokenizer.special().suppressed.iter().copied());
+        let breakers = if options.dry_multiplier == 0.0 {
+            vec![]
+        } else {
+            let encode = |bytes: &[u8]| tokenizer.encode_bytes(bytes, Encode::default());
+            dry_breakers(&options.dry_breakers, vocabulary, |token| tokenizer.piece(token), encode)
+        };
+        Sampler::with_breakers(&options, vocabulary, self.seed, breakers)
+    }
+}
+
+impl Session {
+    /// Continues a text. The first text of a session gets the tokens in front that the model expects there; control
+    /// tokens in the text are text.
+    pub fn generate(&mut self, text: &str) -> Result<Reply<'_>> {
+        self.generate_with(text, Generate::default())
+    }
+
+    /// The same, with a choice of how.
+    pub fn generate_with(&mut self, text: &str, how: Generate) -> Result<Reply<'_>> {
+        let first = self.state()?.tokens.is_empty();
+        let tokens = self.model.tokenizer().encode(text, Encode::default().add_special(first));
+        self.generate_tokens(&tokens, how)
+    }
+
+    /// Continues tokens.
+    pub fn generate_tokens(&mut self, tokens: &[u32], how: Generate) -> Result<Reply<'_>> {
+        let vocabulary = self.model.program().vocabulary;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(Error::Model {
+                subject: "token".into(),
+                found: token.to_string(),
+                expected: format!("an id below {vocabulary}"),
+            });
+        }
+        let (held, limit) = (self.state()?.tokens.len(), self.model.context());
+        if held + tokens.len() == 0 {
+            let (found, expected) = ("no tokens".into(), "a text, or a session that holds one".into());
+            return Err(Error::Model { subject: "prompt".into(), found, expected });
+        }
+        if held + tokens.len() > limit as usize {
+            let asked_tokens = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+            return Err(Error::ContextFull { used_tokens: held as u32, asked_tokens, limit_tokens: limit });
+        }
+        let sampler = how.make_sampler(&self.model)?;
+        let Some(mut state) = self.state.take() else { return Err(lost()) };
+        state.tokens.extend_from_slice(tokens);
+        // Logits come of running a token: if all have been run, the last is run again.
+        if state.sequence.len() as usize == state.tokens.len() {
+            let shorter = state.sequence.len() - 1;
+            if let Err(error) = state.sequence.truncate(shorter) {
+                self.state = Some(state);
+                return Err(error);
+            }
+        }
+        Reply::start(&self.model.clone(), &mut self.state, state, sampler, how)
+    }
+
+    /// The tokens so far, those of replies included.
+    pub fn tokens(&self) -> &[u32] {
+        self.state.as_ref().map_or(&[], |state| &state.tokens)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Another session that goes on from the same tokens. What they share is kept once.
+    pub fn fork(&self) -> Result<Session> {
+        let state = self.state()?;
+        let forked = State { sequence: state.sequence.fork(), tokens: state.tokens.clone() };
+        Ok(Session { model: self.model.clone(), state: Some(forked) })
+    }
+
+    /// Goes back to the first so many tokens.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let Some(state) = &mut self.state else { return Err(lost()) };
+        let kept = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if kept < state.sequence.len() {
+            state.sequence.truncate(kept)?;
+        }
+        state.tokens.truncate(tokens);
+        Ok(())
+    }
+
+    fn state(&self) -> Result<&State> {
+        self.state.as_ref().ok_or_else(lost)
+    }
+}
+
+/// The error of a session whose reply never came to an end.
+fn lost() -> Error {
+    Error::Model {
+        subject: "session".into(),
+        found: "its tokens lost with a reply that was leaked or panicked".into(),
+        expected: "replies that are dropped; start a new session".into(),
+    }
+}
