@@ -1,0 +1,88 @@
+//! Completes a text, streaming to the terminal. (Conversations are not built yet.)
+//!
+//! ```text
+//! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S] [--ctx N]
+//! ```
+//!
+//! The model runs by the executable specification of the CPU for now, which is exact and slow.
+
+use clap::Parser;
+use kiln::sampler::SamplerOptions;
+use kiln::session::{Finish, Statistics};
+use kiln::{Generate, LoadOptions};
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Completes a text, streaming to the terminal.
+#[derive(Parser)]
+struct Args {
+    /// The GGUF file.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// The text to go on from; "-" is standard input.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// The most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// The temperature; at 0 the likeliest token is always taken.
+    #[arg(long, value_name = "T", default_value_t = SamplerOptions::default().temperature)]
+    temp: f32,
+    /// Where the choice of tokens starts from.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// The most tokens of prompt and reply together; by default, what the model was trained for.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ctx: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let mut options = LoadOptions::new();
+    options.context = args.ctx;
+    let model = options.open(&args.model)?;
+    let mut prompt = args.prompt.clone();
+    if prompt == "-" {
+        prompt.clear();
+        io::stdin().read_to_string(&mut prompt)?;
+    }
+    let sampler = SamplerOptions::default().temperature(args.temp);
+    let how = Generate::new().max_tokens(args.max_tokens).sampler(sampler).seed(args.seed);
+    let mut session = model.session();
+    let mut reply = session.generate_with(&prompt, how)?;
+    let mut out = io::stdout().lock();
+    for piece in &mut reply {
+        out.write_all(piece?.as_bytes())?;
+        out.flush()?;
+    }
+    writeln!(out)?;
+    print_statistics(&reply.statistics(), reply.finish());
+    Ok(())
+}
+
+fn print_statistics(statistics: &Statistics, finish: Option<Finish>) {
+    let why = match finish {
+        Some(Finish::End(token)) => format!("the model ended with token {token}"),
+        Some(Finish::MaxTokens) => "as many tokens as asked for".into(),
+        other => format!("{other:?}"),
+    };
+    eprintln!(
+        "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s, first after {:.0} ms: {why}",
+        statistics.prompt_tokens,
+        statistics.prompt_tokens_per_second(),
+        statistics.generated_tokens,
+        statistics.tokens_per_second(),
+        statistics.first_token.as_secs_f64() * 1e3,
+    );
+}
