@@ -9,8 +9,9 @@
 //! decoded exactly and multiplied in f32, which is slow.
 
 use clap::{Parser, ValueEnum};
+use kiln::backend::cpu::batch::Batch;
 use kiln::backend::cpu::memory::PageMemory;
-use kiln::backend::cpu::reference::{Batch, Reference};
+use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};

@@ -2,8 +2,11 @@
 //!
 //! Three models lie in `tests/golden/models`; `KILN_GOLDEN` names the folder that holds the others.
 
+use kiln::backend::cpu::batch::Batch;
+use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
+use kiln::backend::cpu::matrix::MatrixOptions;
 use kiln::backend::cpu::memory::PageMemory;
-use kiln::backend::cpu::reference::{Batch, Reference};
+use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
@@ -50,6 +53,7 @@ fn say(line: &str) {
 /// A model, and what the reference made of it.
 struct Golden {
     name: String,
+    file: Arc<Gguf>,
     model: Reference,
     tokens: Vec<u32>,
     logits: Vec<f32>, // [tokens, vocabulary]
@@ -66,7 +70,8 @@ impl Golden {
         let program = model::program(&file, ProgramOptions { context }).unwrap();
         Golden {
             name: name.to_owned(),
-            model: Reference::new(file, program).unwrap(),
+            model: Reference::new(file.clone(), program).unwrap(),
+            file,
             tokens: ids(&facts["tokens"]),
             logits: bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             facts,
@@ -78,6 +83,23 @@ impl Golden {
         let groups = CacheGroup::of_program(self.model.program());
         let cache = Cache::new(groups, CacheLimits::new(tokens as u32)).unwrap();
         (cache.sequence(), PageMemory::new(&cache, format).unwrap())
+    }
+
+    /// The logits of all tokens by an executor, `chunk` of them at a time.
+    fn run_fast(&self, executor: &Executor, chunk: usize, format: CacheFormat) -> Vec<f32> {
+        let (mut sequence, mut memory) = self.sequence(self.tokens.len(), format);
+        let mut logits = Vec::new();
+        for tokens in self.tokens.chunks(chunk) {
+            let outputs: Vec<usize> = (0..tokens.len()).collect();
+            logits.extend(executor.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory).unwrap());
+        }
+        logits
+    }
+
+    fn executor(&self, threads: usize, matrices: MatrixOptions) -> Executor {
+        let mut options = ExecutorOptions::default();
+        (options.threads, options.matrices) = (threads, matrices);
+        Executor::new(self.file.clone(), self.model.program().clone(), options).unwrap()
     }
 
     /// The logits of all tokens, `chunk` of them at a time.
@@ -139,15 +161,36 @@ fn check(golden: &Golden) {
     assert_eq!(golden.greedy(expected.len()), expected, "{}", golden.name);
 }
 
+/// The fast executor: exact weights in any number of threads and any chunks, and both cache formats.
+fn check_executor(golden: &Golden) {
+    for (threads, chunk) in [(1, usize::MAX), (2, 7), (4, 1)] {
+        let executor = golden.executor(threads, MatrixOptions { exact: true, ..MatrixOptions::default() });
+        let chunk = chunk.min(golden.tokens.len());
+        let logits = golden.run_fast(&executor, chunk, CacheFormat::F32);
+        golden.assert_near(&logits, &format!("{threads} threads"), 5e-4, 1e-10);
+        let best: Vec<u32> = logits.chunks(golden.model.program().vocabulary).map(argmax).collect();
+        assert_eq!(best, ids(&golden.facts["argmax"]), "{}", golden.name);
+        golden.assert_near(&golden.run_fast(&executor, chunk, CacheFormat::F16), "fast, F16 cache", 1e-1, 1e-5);
+    }
+}
+
 #[test]
 fn committed_models() {
-    COMMITTED.iter().for_each(|name| check(&Golden::open(&committed(), name)));
+    for name in COMMITTED {
+        let golden = Golden::open(&committed(), name);
+        check(&golden);
+        check_executor(&golden);
+    }
 }
 
 #[test]
 fn all_models_of_these_families() {
     let Some(folder) = large_set("models") else { return };
-    LARGE_SET.iter().chain(&["glm4"]).for_each(|name| check(&Golden::open(&folder, name)));
+    for name in LARGE_SET.iter().chain(&["glm4"]) {
+        let golden = Golden::open(&folder, name);
+        check(&golden);
+        check_executor(&golden);
+    }
 }
 
 #[test]
@@ -158,7 +201,18 @@ fn quantized_models_decoded_exactly() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let Some(name) = name.strip_suffix(".gguf").filter(|name| name.starts_with("llama.")) else { continue };
         let golden = Golden::open(&folder, name);
-        golden.assert_near(&golden.run(golden.tokens.len(), CacheFormat::F32), "exact", 2e-4, 1e-10);
+        let all = golden.tokens.len();
+        golden.assert_near(&golden.run(all, CacheFormat::F32), "exact", 2e-4, 1e-10);
+        let exact = golden.executor(2, MatrixOptions { exact: true, ..MatrixOptions::default() });
+        golden.assert_near(&golden.run_fast(&exact, all, CacheFormat::F32), "exact, fast", 2e-4, 1e-10);
+        // Activations of eight bits: no worse than one and a half times the reference's own error.
+        let nmse = golden.facts["llama_cpp_own_run"]["nmse"].as_f64().unwrap();
+        for (pack, chunk, what) in [(true, all, "packed"), (false, all, "not packed"), (true, 1, "packed, one by one")]
+        {
+            let executor = golden.executor(2, MatrixOptions { pack, ..MatrixOptions::default() });
+            let logits = golden.run_fast(&executor, chunk, CacheFormat::F32);
+            golden.assert_near(&logits, what, f64::INFINITY, 1.5 * nmse);
+        }
         checked += 1;
     }
     assert!(checked >= 25, "only {checked} files");

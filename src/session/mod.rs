@@ -21,8 +21,9 @@ mod reply;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
 use crate::Result;
+use crate::backend::cpu::batch::Batch;
+use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
-use crate::backend::cpu::reference::{Batch, Reference};
 use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
@@ -46,7 +47,7 @@ pub struct Model {
 #[derive(Debug)]
 struct Shared {
     tokenizer: Tokenizer,
-    executor: Reference,
+    executor: Executor,
     cache: Cache,
     /// The pages of all sessions; whoever runs a batch holds it.
     memory: Mutex<PageMemory>,
@@ -83,7 +84,7 @@ impl Model {
             CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
         let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
         let memory = Mutex::new(PageMemory::new(&cache, options.cache_format)?);
-        let executor = Reference::new(Arc::new(file), program)?;
+        let executor = Executor::new(Arc::new(file), program, ExecutorOptions::default())?;
         Ok(Model { shared: Arc::new(Shared { tokenizer, executor, cache, memory }) })
     }
 

@@ -1,8 +1,19 @@
 //! The CPU backend.
 //!
-//! [`ops`] specifies every op in plain Rust, and [`reference`] runs whole programs with it. The worker pool, SIMD
-//! kernels and packed weights that make it fast are not built yet.
+//! [`ops`] specifies every op in plain Rust, and [`reference`] runs whole programs with it, one row after the other. The
+//! [`executor`] runs the same programs fast: weights are packed for the vector unit ([`matrix`]), activations rounded
+//! once for all that they are multiplied with ([`activations`]), products and attention spread over the workers of a
+//! [`pool`], and keys and values read page by page ([`memory`]).
 
+pub mod activations;
+mod attention;
+pub mod batch;
+pub mod executor;
+pub mod matmul;
+pub mod matrix;
 pub mod memory;
 pub mod ops;
+pub mod pool;
 pub mod reference;
+pub mod simd;
+mod weights;

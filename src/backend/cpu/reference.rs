@@ -2,115 +2,46 @@
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
+use super::batch::{Batch, missing_page, place_of, store};
 use super::memory::PageMemory;
 use super::ops;
+use super::weights::Weights;
 use crate::Result;
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
-use crate::error::Error;
-use crate::gguf::{Gguf, TensorInfo};
-use crate::program::{KeyValuesId, Op, Product, Program, Rows, SlotId, WeightId};
-use crate::quant::Format;
+use crate::gguf::Gguf;
+use crate::program::{Op, Product, Program, SlotId};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A program and the file with its weights.
 #[derive(Debug)]
 pub struct Reference {
-    file: Arc<Gguf>,
-    program: Program,
-    /// The weights' tensors, as indices into the file's.
-    tensors: Vec<usize>,
-    /// Vectors: norms, biases, rotation factors; empty for matrices.
-    vectors: Vec<Vec<f32>>,
-    /// The angles of each rope.
-    angles: Vec<Vec<f32>>,
-}
-
-/// Tokens to run, which follow those of the sequence.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    /// Ids.
-    pub tokens: &'a [u32],
-    /// The tokens, as indices, whose logits are wanted, in ascending order.
-    pub outputs: &'a [usize],
+    weights: Weights,
 }
 
 impl Reference {
     /// Gets ready to run a program on the weights of a file.
     pub fn new(file: Arc<Gguf>, program: Program) -> Result<Self> {
-        let tensor = |name: &str| {
-            let found = file.tensors().iter().position(|tensor| tensor.name() == name);
-            let missing = || Error::Model {
-                subject: format!("tensor `{name}`"),
-                found: "nothing".into(),
-                expected: "the file that the program was made from".into(),
-            };
-            found.ok_or_else(missing)
-        };
-        let tensors = program.weights.iter().map(|weight| tensor(&weight.name)).collect::<Result<_>>()?;
-        let mut reference = Reference { file, program, tensors, vectors: vec![], angles: vec![] };
-        for (id, weight) in reference.program.weights.iter().enumerate() {
-            let mut vector = vec![0.0; if weight.rows == 1 { weight.columns } else { 0 }];
-            if !vector.is_empty() {
-                reference.decode_row(WeightId(id), 0, &mut vector)?;
-            }
-            reference.vectors.push(vector);
-        }
-        let factors = |id: WeightId| &reference.vectors[id.0][..];
-        reference.angles = reference.program.ropes.iter().map(|rope| rope.angles(rope.factors.map(factors))).collect();
-        Ok(reference)
+        Ok(Reference { weights: Weights::new(file, program)? })
     }
 
     /// The program.
     pub fn program(&self) -> &Program {
-        &self.program
+        &self.weights.program
     }
 
     /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
     ///
     /// If this fails, the sequence is what it was before.
     pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
-        self.check(batch)?;
-        let before = sequence.len();
-        let tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX);
-        for copy in sequence.reserve(tokens)? {
-            memory.copy(&copy);
-        }
-        let logits = self.steps(batch, sequence, memory);
-        match &logits {
-            Ok(_) => sequence.commit(tokens)?,
-            Err(_) => sequence.truncate(before)?,
-        }
-        logits
-    }
-
-    fn steps(&self, batch: Batch, sequence: &Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
-        let mut slots: Vec<Vec<f32>> = vec![];
-        for slot in &self.program.slots {
-            let rows = match slot.rows {
-                Rows::Tokens => batch.tokens.len(),
-                Rows::Outputs => batch.outputs.len(),
-            };
-            slots.push(vec![0.0; rows * slot.width]);
-        }
-        for step in &self.program.steps {
-            self.step(&step.op, batch, &mut slots, sequence, memory)?;
-        }
-        Ok(self.program.output.map(|output| std::mem::take(&mut slots[output.0])).unwrap_or_default())
-    }
-
-    fn check(&self, batch: Batch) -> Result<()> {
-        let model = |subject: &str, found: String, expected: String| {
-            Err(Error::Model { subject: subject.into(), found, expected })
-        };
-        let vocabulary = self.program.vocabulary;
-        if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return model("token", token.to_string(), format!("an id below {vocabulary}"));
-        }
-        match batch.outputs.iter().find(|&&output| output >= batch.tokens.len()) {
-            Some(output) => model("output", output.to_string(), format!("an index below {}", batch.tokens.len())),
-            None => Ok(()),
-        }
+        let program = self.program();
+        batch.run(program, sequence, memory, |sequence, memory| {
+            let mut slots: Vec<Vec<f32>> = program.slots.iter().map(|slot| vec![0.0; batch.numbers(slot)]).collect();
+            for step in &program.steps {
+                self.step(&step.op, batch, &mut slots, sequence, memory)?;
+            }
+            Ok(program.output.map(|output| std::mem::take(&mut slots[output.0])).unwrap_or_default())
+        })
     }
 
     fn step(
@@ -125,7 +56,7 @@ impl Reference {
         match op {
             Op::Embed { table, out } => {
                 for (token, row) in batch.tokens.iter().zip(slots[out.0].chunks_mut(self.width(*out))) {
-                    self.decode_row(*table, *token as usize, row)?;
+                    self.weights.decode_row(*table, *token as usize, row)?;
                 }
             }
             Op::Select { input, out } => {
@@ -138,7 +69,7 @@ impl Reference {
                 if input != out {
                     slots[out.0] = slots[input.0].clone();
                 }
-                let (weight, bias) = (weight.map(|id| self.vector(id)), bias.map(|id| self.vector(id)));
+                let (weight, bias) = (weight.map(|id| self.weights.vector(id)), bias.map(|id| self.weights.vector(id)));
                 for row in slots[out.0].chunks_mut(self.width(*out)) {
                     ops::norm(*kind, row, *group, *epsilon, weight, bias);
                 }
@@ -151,18 +82,16 @@ impl Reference {
                 }
             }
             Op::Rotate { slot, head_size, rope } => {
-                let (angles, rope) = (&self.angles[rope.0], &self.program.ropes[rope.0]);
+                let (angles, rope) = (&self.weights.angles[rope.0], &self.program().ropes[rope.0]);
                 for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(start..) {
                     ops::rotate(row, *head_size, rope.style, angles, rope.magnitude, position);
                 }
             }
             Op::Store { keys, values, to } => {
-                let rows = slots[keys.0].chunks(self.width(*keys)).zip(slots[values.0].chunks(self.width(*values)));
-                let place = self.place(*to, sequence)?;
-                for ((keys, values), position) in rows.zip(sequence.len()..) {
-                    let slot = sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position))?;
-                    memory.store(place, slot, keys, values)?;
-                }
+                let place = place_of(self.program(), *to, sequence)?;
+                let (keys, values) =
+                    (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
+                store((place, sequence), memory, keys, values)?;
             }
             Op::Attend { .. } => self.attend(op, batch, slots, sequence, memory)?,
             Op::Gate { activation, gate, up, out } => {
@@ -189,7 +118,7 @@ impl Reference {
         memory: &PageMemory,
     ) -> Result<()> {
         let Op::Attend { queries, over, heads, scale, softcap, out } = op else { return Ok(()) };
-        let (shape, place) = (self.program.key_values[over.0], self.place(*over, sequence)?);
+        let (shape, place) = (self.program().key_values[over.0], place_of(self.program(), *over, sequence)?);
         let (query_width, sum_width) = (self.width(*queries), self.width(*out));
         let start = sequence.len() as usize;
         // What the first token of the batch sees first; later ones see less far back.
@@ -217,22 +146,12 @@ impl Reference {
         Ok(())
     }
 
-    /// Where the books keep the keys and values of an attention.
-    fn place(&self, id: KeyValuesId, sequence: &Sequence) -> Result<LayerPlace> {
-        let layer = self.program.key_values[id.0].layer;
-        sequence.cache().place_of(layer as u32).ok_or_else(|| Error::Model {
-            subject: "sequence".into(),
-            found: format!("a cache without layer {layer}"),
-            expected: "a sequence of this model's cache".into(),
-        })
-    }
-
     fn multiply(&self, product: &Product, input: &[f32], out: &mut [f32]) -> Result<()> {
-        let (columns, rows) = (self.program.weights[product.weight.0].columns, self.width(product.out));
-        let bias = product.bias.map(|id| &self.vector(id)[product.first_row..]);
+        let (columns, rows) = (self.program().weights[product.weight.0].columns, self.width(product.out));
+        let bias = product.bias.map(|id| &self.weights.vector(id)[product.first_row..]);
         let mut weights = vec![0.0; columns];
         for row in 0..rows {
-            self.decode_row(product.weight, product.first_row + row, &mut weights)?;
+            self.weights.decode_row(product.weight, product.first_row + row, &mut weights)?;
             for (input, out) in input.chunks(columns).zip(out.chunks_mut(rows)) {
                 out[row] = ops::dot(&weights, input) + bias.map_or(0.0, |bias| bias[row]);
             }
@@ -240,20 +159,8 @@ impl Reference {
         Ok(())
     }
 
-    fn decode_row(&self, id: WeightId, row: usize, values: &mut [f32]) -> Result<()> {
-        let tensor: &TensorInfo = &self.file.tensors()[self.tensors[id.0]];
-        let format = Format::of(tensor.tensor_type())?;
-        let row_bytes = format.bytes_for(values.len())?;
-        let data = self.file.data(tensor)?;
-        format.decode(&data[row * row_bytes..][..row_bytes], values)
-    }
-
-    fn vector(&self, id: WeightId) -> &[f32] {
-        &self.vectors[id.0]
-    }
-
     fn width(&self, slot: SlotId) -> usize {
-        self.program.slots[slot.0].width
+        self.program().slots[slot.0].width
     }
 }
 
@@ -271,18 +178,10 @@ fn load(
     while position < positions.end {
         let end = positions.end.min((position / PAGE + 1) * PAGE);
         let page = sequence.table(place.group).get(position / PAGE).copied().flatten();
-        let page = page.ok_or_else(|| missing_page(position as u32))?;
+        let page = page.ok_or_else(|| missing_page(position))?;
         let within = position % PAGE..position % PAGE + (end - position);
         memory.load(place, page, head, within, &mut keys, &mut values)?;
         position = end;
     }
     Ok((keys, values))
-}
-
-fn missing_page(position: u32) -> Error {
-    Error::Model {
-        subject: "sequence".into(),
-        found: format!("no page for position {position}"),
-        expected: "a page for every position that is written or seen".into(),
-    }
 }

@@ -1,0 +1,145 @@
+//! Matrix products: several matrices times the same activations, as one job for the pool.
+//!
+//! Work is cut by rows. A worker multiplies some panels of rows by all tokens into memory of its own, then copies the
+//! results to their places under a lock, which it holds for a thousandth of the time.
+
+use super::activations::{Activations, Forms};
+use super::matrix::Matrix;
+use super::pool::Pool;
+use super::simd::float::{Product, Widen, dots};
+use super::simd::kernels::Panels;
+use super::simd::table::Kernel;
+use super::simd::{LANES, on};
+use crate::{Error, Result, quant};
+use std::sync::{Mutex, PoisonError};
+
+/// Up to so many tokens weights are multiplied as they are unpacked; beyond, they are unpacked into tiles first.
+const FEW_TOKENS: usize = 4;
+/// Panels that are done together at most: 64 rows.
+const MAX_PANELS: usize = 8;
+/// Pieces of work for each worker, so that they end at about the same time.
+const PIECES: usize = 6;
+/// What is not worth waking anybody for: bytes of weights, times tokens.
+const ALONE_BYTES: usize = 1 << 15;
+
+/// The forms of activations that these matrices are multiplied by.
+pub fn forms(matrices: &[&Matrix]) -> Forms {
+    matrices.iter().fold(Forms::default(), |forms, matrix| forms | matrix.forms())
+}
+
+/// Multiplies each matrix by the activations: `outs[i]` becomes `[tokens, matrices[i].rows()]`.
+///
+/// # Errors
+/// If the activations have another number of columns than a matrix, were not taken in the form it needs, or an output
+/// has not room for just the results.
+pub fn matmul(matrices: &[&Matrix], x: &Activations, outs: &mut [&mut [f32]], pool: &Pool) -> Result<()> {
+    check(matrices, x, outs)?;
+    if x.tokens() == 0 {
+        return Ok(());
+    }
+    let work: usize = matrices.iter().map(|matrix| matrix.weight_bytes() * x.tokens()).sum();
+    let total: usize = matrices.iter().map(|matrix| matrix.panels()).sum();
+    let panels = (total / (pool.threads() * PIECES)).clamp(1, MAX_PANELS);
+    // Pieces of all matrices, as (matrix, first panel).
+    let pieces: usize = matrices.iter().map(|matrix| matrix.panels().div_ceil(panels)).sum();
+    let outs: Vec<_> = outs.iter_mut().map(|out| Mutex::new(&mut **out)).collect();
+    let chunk = if work < ALONE_BYTES { pieces } else { 1 };
+    pool.for_each_chunk(pieces, chunk, |range| {
+        for mut piece in range {
+            for (matrix, out) in matrices.iter().zip(&outs) {
+                let own = matrix.panels().div_ceil(panels);
+                if piece < own {
+                    let start = piece * panels;
+                    multiply(matrix, x, start, matrix.panels().min(start + panels), out);
+                    break;
+                }
+                piece -= own;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn check(matrices: &[&Matrix], x: &Activations, outs: &[&mut [f32]]) -> Result<()> {
+    let wrong = |matrix: &Matrix, found: String, expected: String| {
+        Err(Error::Quant { format: matrix.kind().name(), found, expected })
+    };
+    for (index, matrix) in matrices.iter().enumerate() {
+        let room = outs.get(index).map_or(0, |out| out.len());
+        if x.columns() != matrix.columns() {
+            let found = format!("{} activations", x.columns());
+            return wrong(matrix, found, format!("one for each of {} columns", matrix.columns()));
+        }
+        if x.forms() | matrix.forms() != x.forms() {
+            return wrong(matrix, format!("activations as {:?}", x.forms()), format!("{:?}", matrix.forms()));
+        }
+        if room != x.tokens() * matrix.rows() {
+            let expected = format!("{} rows for each of {} tokens", matrix.rows(), x.tokens());
+            return wrong(matrix, format!("room for {room} results"), expected);
+        }
+    }
+    Ok(())
+}
+
+/// Panels `start..end` of a matrix, for all tokens.
+fn multiply(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<&mut [f32]>) {
+    match matrix.kernel {
+        Some(kernel) => matrix.with_panels(kernel, start, end, |panels| {
+            packed(matrix, kernel, panels, x, start * LANES, out);
+        }),
+        None => floats(matrix, x, start * LANES, matrix.rows().min(end * LANES), out),
+    }
+}
+
+fn packed(
+    matrix: &Matrix,
+    kernel: &dyn Kernel,
+    panels: Panels<'_>,
+    x: &Activations,
+    first_row: usize,
+    out: &Mutex<&mut [f32]>,
+) {
+    let rows = panels.count * LANES;
+    if x.tokens() <= FEW_TOKENS {
+        let mut few = [0.0; FEW_TOKENS * MAX_PANELS * LANES];
+        let Some(part) = few.get_mut(..x.stride() * rows) else { return };
+        kernel.rows(matrix.level(), panels, x, 0, x.stride(), part);
+        store(part, rows, matrix, first_row, x.tokens(), out);
+    } else {
+        let mut part = vec![0.0; x.stride() * rows];
+        kernel.tiles(matrix.level(), panels, x, &mut part);
+        store(&part, rows, matrix, first_row, x.tokens(), out);
+    }
+}
+
+/// Rows `start..end` of a matrix that is not multiplied in integers.
+fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<&mut [f32]>) {
+    let (rows, tokens) = (end - start, x.tokens());
+    let bytes = matrix.row_range(start, end);
+    let mut part = vec![0.0; rows * tokens];
+    if matrix.is_plain() && tokens <= FEW_TOKENS {
+        dots(matrix.level(), matrix.kind(), bytes, matrix.row_bytes(), |t| x.exact(t), &mut part, tokens);
+    } else {
+        // A few rows at a time, so that what is decoded stays near.
+        let columns = matrix.columns();
+        let mut decoded = vec![0.0; rows * columns];
+        if matrix.is_plain() {
+            on(matrix.level(), Widen { kind: matrix.kind(), bytes, out: &mut decoded });
+        } else if let Err(error) = quant::decode(matrix.kind(), bytes, &mut decoded) {
+            // `Matrix::new` has checked the type and the lengths.
+            log::error!("{matrix:?}: {error}");
+        }
+        let x = |token| x.exact(token);
+        on(matrix.level(), Product { rows: &decoded, columns, x, tokens, out: &mut part });
+    }
+    store(&part, rows, matrix, start, tokens, out);
+}
+
+/// Copies `part`, which is `[tokens or more, rows]`, to the rows from `first_row` on of all tokens.
+fn store(part: &[f32], rows: usize, matrix: &Matrix, first_row: usize, tokens: usize, out: &Mutex<&mut [f32]>) {
+    let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+    for (part, out) in part.chunks_exact(rows.max(1)).zip(out.chunks_exact_mut(matrix.rows().max(1))).take(tokens) {
+        let to = out.get_mut(first_row..).unwrap_or_default();
+        to.iter_mut().zip(part).for_each(|(to, &from)| *to = from);
+    }
+}

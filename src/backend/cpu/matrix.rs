@@ -1,0 +1,228 @@
+//! Weights as the kernels read them: packed eight rows wide, or as they lie in the file.
+//!
+//! A packed matrix takes as many bytes as the file's, up to rounding to whole panels. An unpacked one keeps nothing but
+//! a handle to the file's bytes; its panels are packed again, one by one, whenever they are used.
+
+use super::activations::Forms;
+use super::pool::Pool;
+use super::simd::kernels::Panels;
+use super::simd::table::{Kernel, kernel_of};
+use super::simd::{LANES, Level};
+use crate::gguf::TensorType;
+use crate::quant::Format;
+use crate::{Error, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes that somebody else holds, such as a tensor in a mapped file.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// How a matrix is to be multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatrixOptions {
+    /// Whether to pack it, if its type can be.
+    pub pack: bool,
+    /// Whether to decode weights and multiply in `f32`, without rounding activations. Slow, and as close to the truth
+    /// as `f32` comes. Implies that it is not packed.
+    pub exact: bool,
+    /// The vector unit to use.
+    pub level: Level,
+}
+
+impl Default for MatrixOptions {
+    fn default() -> Self {
+        MatrixOptions { pack: true, exact: false, level: Level::best() }
+    }
+}
+
+/// A matrix of weights: `rows` rows of `columns` numbers, of which each gives one output.
+#[derive(Clone)]
+pub struct Matrix {
+    kind: TensorType,
+    rows: usize,
+    columns: usize,
+    row_bytes: usize,
+    level: Level,
+    /// None where weights are decoded to `f32`.
+    pub(super) kernel: Option<&'static dyn Kernel>,
+    storage: Storage,
+}
+
+#[derive(Clone)]
+enum Storage {
+    Packed(Arc<Packed>),
+    Rows(Bytes),
+}
+
+/// A vector's line of memory, so that no load of packed quants crosses one.
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Zeros, aligned to lines.
+struct Plane(Vec<Line>, usize);
+
+impl Plane {
+    fn new(bytes: usize) -> Self {
+        Plane(vec![Line([0; 64]); bytes.div_ceil(64)], bytes)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0).get(..self.1).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0).get_mut(..self.1).unwrap_or_default()
+    }
+}
+
+/// The two planes of all panels.
+struct Packed {
+    quants: Plane,
+    scales: Plane,
+}
+
+impl Matrix {
+    /// A matrix from the bytes of a file: `rows * columns` weights of type `kind`, row by row.
+    ///
+    /// # Errors
+    /// If the type holds no weights, a row is no whole number of blocks, or there are not just as many bytes.
+    pub fn new(
+        kind: TensorType,
+        rows: usize,
+        columns: usize,
+        bytes: Bytes,
+        options: MatrixOptions,
+        pool: &Pool,
+    ) -> Result<Self> {
+        let row_bytes = Format::of(kind)?.bytes_for(columns)?;
+        let found = (*bytes).as_ref().len();
+        if Some(found) != row_bytes.checked_mul(rows) {
+            return Err(Error::Quant {
+                format: kind.name(),
+                found: format!("{found} bytes for {rows} rows of {columns}"),
+                expected: format!("{row_bytes} bytes a row"),
+            });
+        }
+        let kernel = if options.exact { None } else { kernel_of(kind) };
+        let mut matrix =
+            Matrix { kind, rows, columns, row_bytes, level: options.level, kernel, storage: Storage::Rows(bytes) };
+        if let (true, Some(kernel)) = (options.pack, kernel) {
+            matrix.storage = Storage::Packed(Arc::new(matrix.pack(kernel, pool)));
+        }
+        Ok(matrix)
+    }
+
+    /// The type of the weights.
+    pub fn kind(&self) -> TensorType {
+        self.kind
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Bytes of weights that a product reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.rows * self.row_bytes
+    }
+
+    /// Bytes of memory that the matrix holds beyond the file's.
+    pub fn packed_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Packed(packed) => packed.quants.bytes().len() + packed.scales.bytes().len(),
+            Storage::Rows(_) => 0,
+        }
+    }
+
+    /// The form of activations that the matrix is multiplied by.
+    pub fn forms(&self) -> Forms {
+        self.kernel.map_or(Forms { exact: true, ..Forms::default() }, |kernel| kernel.forms())
+    }
+
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Whether the rows are plain numbers.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.kind, TensorType::F32 | TensorType::F16 | TensorType::BF16)
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Bytes of these rows as in the file; none if they are packed.
+    pub(super) fn row_range(&self, start: usize, end: usize) -> &[u8] {
+        match &self.storage {
+            Storage::Packed(_) => &[],
+            Storage::Rows(bytes) => {
+                (**bytes).as_ref().get(start * self.row_bytes..end * self.row_bytes).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Bytes of a panel in each plane.
+    fn panel_bytes(&self, kernel: &dyn Kernel) -> (usize, usize) {
+        let (quants, scales) = kernel.unit_bytes();
+        let units = self.columns / kernel.unit_columns();
+        (units * quants, units * scales)
+    }
+
+    fn pack(&self, kernel: &dyn Kernel, pool: &Pool) -> Packed {
+        let (quant_bytes, scale_bytes) = self.panel_bytes(kernel);
+        let mut packed =
+            Packed { quants: Plane::new(self.panels() * quant_bytes), scales: Plane::new(self.panels() * scale_bytes) };
+        let quants = packed.quants.bytes_mut().chunks_mut(quant_bytes.max(1));
+        let scales = packed.scales.bytes_mut().chunks_mut(scale_bytes.max(1));
+        pool.for_each(quants.zip(scales).enumerate(), |(panel, (quants, scales))| {
+            self.pack_panel(kernel, panel, quants, scales);
+        });
+        packed
+    }
+
+    /// Packs the rows of a panel; lanes without a row stay as they are.
+    fn pack_panel(&self, kernel: &dyn Kernel, panel: usize, quants: &mut [u8], scales: &mut [u8]) {
+        let rows = self.row_range(panel * LANES, self.rows.min((panel + 1) * LANES));
+        kernel.pack(&mut rows.chunks_exact(self.row_bytes.max(1)), quants, scales);
+    }
+
+    /// Calls `work` with panels `start..end`, packed for the occasion if they are not.
+    pub(super) fn with_panels(&self, kernel: &dyn Kernel, start: usize, end: usize, work: impl FnOnce(Panels<'_>)) {
+        let (quant_bytes, scale_bytes) = self.panel_bytes(kernel);
+        let count = end - start;
+        match &self.storage {
+            Storage::Packed(packed) => {
+                let quants = packed.quants.bytes().get(start * quant_bytes..end * quant_bytes).unwrap_or_default();
+                let scales = packed.scales.bytes().get(start * scale_bytes..end * scale_bytes).unwrap_or_default();
+                work(Panels { quants, scales, count });
+            }
+            Storage::Rows(_) => {
+                let (mut quants, mut scales) = (Plane::new(count * quant_bytes), Plane::new(count * scale_bytes));
+                let planes = quants.bytes_mut().chunks_mut(quant_bytes.max(1));
+                for (i, (quants, scales)) in planes.zip(scales.bytes_mut().chunks_mut(scale_bytes.max(1))).enumerate() {
+                    self.pack_panel(kernel, start + i, quants, scales);
+                }
+                work(Panels { quants: quants.bytes(), scales: scales.bytes(), count });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packed = matches!(self.storage, Storage::Packed(_));
+        write!(f, "Matrix({} [{}, {}]{})", self.kind, self.rows, self.columns, if packed { ", packed" } else { "" })
+    }
+}

@@ -1,0 +1,317 @@
+//! Formats of 256 columns. Groups of 32 columns go by twos: the vector with quad i of an even group in its low halves
+//! has quad i of the next group in its high halves.
+//!
+//! Single bits lie in one vector a group, bit i for quad i; two-bit numbers in two vectors a group, bits 2i for quads i
+//! and 4+i. Six-bit scales are 16 a row, which fill three words: the lower bits of the words hold scales 0 to 11 a byte
+//! each, their upper two bits together scales 12 to 15.
+
+use super::{Format, IntScaled, Minimum, Scales, bit, nibbles, put, put_bytes, two_bits, vector, word};
+use crate::backend::cpu::simd::{Isa, LANES};
+use crate::quant::iq::{self, IQ4_LEVELS};
+use crate::quant::k;
+use crate::quant::simple::F16;
+use bytemuck::Pod;
+
+const GROUPS: usize = 8;
+
+/// A block's bytes as its struct.
+fn read<B: Pod>(block: &[u8]) -> B {
+    bytemuck::try_pod_read_unaligned(block).unwrap_or(B::zeroed())
+}
+
+/// The packed four-bit integers of all groups, from `quad(group, i)`, which has an integer in each byte.
+fn pack_four_bits(quants: &mut [u8], lane: usize, quad: impl Fn(usize, usize) -> u32) {
+    for pair in 0..GROUPS / 2 {
+        for i in 0..8 {
+            put(
+                quants,
+                8 * pair + i,
+                lane,
+                quad(2 * pair, i) & 0x0f0f_0f0f | (quad(2 * pair + 1, i) & 0x0f0f_0f0f) << 4,
+            );
+        }
+    }
+}
+
+/// The packed two-bit integers of all groups, from vector `at` on.
+fn pack_two_bits(quants: &mut [u8], at: usize, lane: usize, quad: impl Fn(usize, usize) -> u32) {
+    for group in 0..GROUPS {
+        for half in 0..2 {
+            let packed = (0..4).fold(0, |all, i| all | (quad(group, 4 * half + i) & 0x0303_0303) << (2 * i));
+            put(quants, at + 2 * group + half, lane, packed);
+        }
+    }
+}
+
+/// The packed single bits of all groups, from vector `at` on.
+fn pack_bits(quants: &mut [u8], at: usize, lane: usize, quad: impl Fn(usize, usize) -> u32) {
+    for group in 0..GROUPS {
+        let packed = (0..8).fold(0, |all, i| all | (quad(group, i) & 0x0101_0101) << i);
+        put(quants, at + group, lane, packed);
+    }
+}
+
+/// Sixteen six-bit integers of a row.
+fn pack_six_bits(scales: &mut [u8], lane: usize, values: &[u8; 16]) {
+    let upper = word(values, 3);
+    for third in 0..3 {
+        put(scales, third, lane, word(values, third) | (upper >> (2 * third) & 0x0303_0303) << 6);
+    }
+}
+
+/// Four words of four six-bit integers in each lane.
+#[inline(always)]
+fn six_bits<S: Isa>(s: S, scales: &[u8]) -> [S::I; 4] {
+    let [a, b, c] = [0, 1, 2].map(|third| vector(s, scales, third));
+    let (low, two) = (s.splat(0x3f3f_3f3f), s.splat(0x0303_0303));
+    let upper = s.or(
+        s.and(s.shr::<6>(a), two),
+        s.or(s.shl::<2>(s.and(s.shr::<6>(b), two)), s.shl::<4>(s.and(s.shr::<6>(c), two))),
+    );
+    [s.and(a, low), s.and(b, low), s.and(c, low), upper]
+}
+
+/// The four bytes of each lane, widened: each byte twice.
+#[inline(always)]
+fn twice<S: Isa>(s: S, bytes: S::I) -> [S::I; 4] {
+    [s.pair::<0, 0>(bytes), s.pair::<1, 1>(bytes), s.pair::<2, 2>(bytes), s.pair::<3, 3>(bytes)]
+}
+
+/// The four bytes of each lane, widened, two and two.
+#[inline(always)]
+fn by_twos<S: Isa>(s: S, bytes: S::I) -> [S::I; 2] {
+    [s.pair::<0, 1>(bytes), s.pair::<2, 3>(bytes)]
+}
+
+/// Scales of groups of 32.
+#[inline(always)]
+fn scales_of_8<S: Isa>(s: S, scale: [S::I; 2], minimum: [S::I; 2], d: S::F, dmin: S::F) -> Scales<S> {
+    let ([a, b, c, e], [f, g, h, i]) = (twice(s, scale[0]), twice(s, scale[1]));
+    let ([j, k], [l, m]) = (by_twos(s, minimum[0]), by_twos(s, minimum[1]));
+    let z = s.splat(0);
+    Scales { scale: [a, b, c, e, f, g, h, i, z, z, z, z, z, z, z, z], minimum: [j, k, l, m, z, z, z, z], d, dmin }
+}
+
+/// Scales of groups of 16.
+#[inline(always)]
+fn scales_of_16<S: Isa>(s: S, scale: [S::I; 4], minimum: [S::I; 4], d: S::F, dmin: S::F) -> Scales<S> {
+    let [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]] = scale.map(|four| twice(s, four));
+    let [[m0, m1], [m2, m3], [m4, m5], [m6, m7]] = minimum.map(|four| by_twos(s, four));
+    Scales {
+        scale: [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3],
+        minimum: [m0, m1, m2, m3, m4, m5, m6, m7],
+        d,
+        dmin,
+    }
+}
+
+/// The numbers behind `at` bytes of scales.
+#[inline(always)]
+fn halves<S: Isa>(s: S, scales: &[u8], at: usize) -> S::F {
+    s.load_f16(scales.get(at..).unwrap_or_default())
+}
+
+/// Writes the numbers behind `at` bytes of scales.
+fn put_half(scales: &mut [u8], at: usize, lane: usize, number: F16) {
+    put_bytes(scales.get_mut(at..).unwrap_or_default(), lane, number.0);
+}
+
+/// Quad I of a group from the packed four-bit integers.
+#[inline(always)]
+fn four_bits<S: Isa, const HALF: usize, const I: usize>(s: S, quants: &[u8], pair: usize) -> S::I {
+    nibbles::<S, HALF>(s, vector(s, quants, 8 * pair + I))
+}
+
+/// The vector of single bits of a group.
+#[inline(always)]
+fn bits_of<S: Isa, const HALF: usize>(s: S, quants: &[u8], at: usize, pair: usize) -> S::I {
+    vector(s, quants, at + 2 * pair + HALF)
+}
+
+/// The vector of two-bit numbers that quad I of a group is in.
+#[inline(always)]
+fn two_bits_of<S: Isa, const HALF: usize, const I: usize>(s: S, quants: &[u8], at: usize, pair: usize) -> S::I {
+    vector(s, quants, at + 2 * (2 * pair + HALF) + I / 4)
+}
+
+/// What differs between the formats of 256 columns.
+macro_rules! large {
+    (
+        $name:ident: $block:ty, quants $quants:literal, span $span:literal, signed $signed:literal,
+        pack |$b:ident, $lane:ident, $q:ident, $sc:ident| $pack:block
+        quad<$half:ident, $i:ident> |$s:ident, $qv:ident, $pair:ident| $quad:expr,
+        group $group:literal, minimum $minimum:expr, scales |$ss:ident, $scv:ident| $scales:block
+    ) => {
+        #[allow(non_camel_case_types, reason = "the formats' own names")]
+        pub(crate) struct $name;
+
+        impl Format for $name {
+            const COLUMNS: usize = 256;
+            const BLOCK: usize = size_of::<$block>();
+            const QUANTS: usize = $quants;
+            const SIGNED: bool = $signed;
+            const SPAN: usize = $span;
+
+            fn pack(block: &[u8], $lane: usize, $q: &mut [u8], $sc: &mut [u8]) {
+                let $b: $block = read(block);
+                $pack
+            }
+
+            #[inline(always)]
+            fn quad<S: Isa, const $half: usize, const $i: usize>($s: S, $qv: &[u8], $pair: usize) -> S::I {
+                $quad
+            }
+        }
+
+        impl IntScaled for $name {
+            const GROUP: usize = $group;
+            const MINIMUM: Minimum = $minimum;
+
+            #[inline(always)]
+            fn scales<S: Isa>($ss: S, $scv: &[u8]) -> Scales<S> {
+                $scales
+            }
+        }
+    };
+}
+
+/// Word i of plane `group % 4` of two-bit integers as the file has them.
+fn quarter(qs: &[u8], group: usize, i: usize) -> u32 {
+    word(qs, 8 * (group / 4) + i) >> (2 * (group % 4))
+}
+
+/// Word i of the halves of Q4_K and Q5_K, which alternate by 32 bytes.
+fn half(qs: &[[u8; 32]; 4], group: usize, i: usize) -> u32 {
+    word(qs.as_flattened(), 8 * (group / 2) + i) >> (4 * (group % 2))
+}
+
+/// Scales and minimums of Q4_K and Q5_K.
+fn pack_k_scales(packed: &[u8; 12], d: F16, dmin: F16, lane: usize, scales: &mut [u8]) {
+    let mut values = [0; 16];
+    let (scale, minimum) = values.split_at_mut(8);
+    for ((scale, minimum), pair) in scale.iter_mut().zip(minimum).zip(k::scales_and_minimums(packed)) {
+        (*scale, *minimum) = pair;
+    }
+    pack_six_bits(scales, lane, &values);
+    put_half(scales, 12 * LANES, lane, d);
+    put_half(scales, 14 * LANES, lane, dmin);
+}
+
+/// The twin of [`pack_k_scales`].
+#[inline(always)]
+fn k_scales<S: Isa>(s: S, scales: &[u8]) -> Scales<S> {
+    let [a, b, c, e] = six_bits(s, scales);
+    scales_of_8(s, [a, b], [c, e], halves(s, scales, 12 * LANES), halves(s, scales, 14 * LANES))
+}
+
+large! {
+    Q4_K: k::Q4_K, quants 1024, span 8, signed false,
+    pack |b, lane, quants, scales| {
+        pack_four_bits(quants, lane, |group, i| half(&b.qs, group, i));
+        pack_k_scales(&b.scales, b.d, b.dmin, lane, scales);
+    }
+    quad<HALF, I> |s, quants, pair| four_bits::<S, HALF, I>(s, quants, pair),
+    group 32, minimum Minimum::Group, scales |s, scales| { k_scales(s, scales) }
+}
+
+large! {
+    Q5_K: k::Q5_K, quants 1280, span 4, signed false,
+    pack |b, lane, quants, scales| {
+        pack_four_bits(quants, lane, |group, i| half(&b.qs, group, i));
+        pack_bits(quants, 32, lane, |group, i| word(&b.qh, i) >> group);
+        pack_k_scales(&b.scales, b.d, b.dmin, lane, scales);
+    }
+    quad<HALF, I> |s, quants, pair| s.or(
+        four_bits::<S, HALF, I>(s, quants, pair),
+        bit::<S, I, 4>(s, bits_of::<S, HALF>(s, quants, 32, pair)),
+    ),
+    group 32, minimum Minimum::Group, scales |s, scales| { k_scales(s, scales) }
+}
+
+large! {
+    Q6_K: k::Q6_K, quants 1536, span 2, signed false,
+    pack |b, lane, quants, scales| {
+        let low = b.ql.as_flattened();
+        pack_four_bits(quants, lane, |group, i| {
+            word(low, 16 * (group / 4) + 8 * (group % 2) + i) >> (4 * (group % 4 / 2))
+        });
+        pack_two_bits(quants, 32, lane, |group, i| quarter(&b.qh, group, i));
+        let groups: &[u8] = bytemuck::cast_slice(&b.scales);
+        (0..4).for_each(|four| put(scales, four, lane, word(groups, four)));
+        put_half(scales, 16 * LANES, lane, b.d);
+    }
+    quad<HALF, I> |s, quants, pair| s.or(
+        four_bits::<S, HALF, I>(s, quants, pair),
+        two_bits::<S, I, 4>(s, two_bits_of::<S, HALF, I>(s, quants, 32, pair)),
+    ),
+    group 16, minimum Minimum::Centre(32), scales |s, scales| {
+        let scale = [0, 1, 2, 3].map(|four| vector(s, scales, four));
+        let d = halves(s, scales, 16 * LANES);
+        scales_of_16(s, scale, scale, d, d)
+    }
+}
+
+large! {
+    Q2_K: k::Q2_K, quants 512, span 4, signed false,
+    pack |b, lane, quants, scales| {
+        pack_two_bits(quants, 0, lane, |group, i| quarter(&b.qs, group, i));
+        (0..4).for_each(|four| put(scales, four, lane, word(&b.scales, four)));
+        put_half(scales, 16 * LANES, lane, b.d);
+        put_half(scales, 18 * LANES, lane, b.dmin);
+    }
+    quad<HALF, I> |s, quants, pair| two_bits::<S, I, 0>(s, two_bits_of::<S, HALF, I>(s, quants, 0, pair)),
+    group 16, minimum Minimum::Group, scales |s, scales| {
+        let both = [0, 1, 2, 3].map(|four| vector(s, scales, four));
+        let scale = both.map(|four| nibbles::<S, 0>(s, four));
+        let minimum = both.map(|four| nibbles::<S, 1>(s, four));
+        scales_of_16(s, scale, minimum, halves(s, scales, 16 * LANES), halves(s, scales, 18 * LANES))
+    }
+}
+
+large! {
+    Q3_K: k::Q3_K, quants 768, span 4, signed false,
+    pack |b, lane, quants, scales| {
+        pack_two_bits(quants, 0, lane, |group, i| quarter(&b.qs, group, i));
+        pack_bits(quants, 16, lane, |group, i| word(&b.hmask, i) >> group);
+        pack_six_bits(scales, lane, &b.scales().map(|scale| (scale + 32) as u8));
+        put_half(scales, 12 * LANES, lane, b.d);
+    }
+    quad<HALF, I> |s, quants, pair| s.or(
+        two_bits::<S, I, 0>(s, two_bits_of::<S, HALF, I>(s, quants, 0, pair)),
+        bit::<S, I, 2>(s, bits_of::<S, HALF>(s, quants, 16, pair)),
+    ),
+    group 16, minimum Minimum::Centre(4), scales |s, scales| {
+        let scale = six_bits(s, scales).map(|four| s.sub_bytes(four, s.splat(0x2020_2020)));
+        let d = halves(s, scales, 12 * LANES);
+        scales_of_16(s, scale, scale, d, d)
+    }
+}
+
+large! {
+    IQ4_XS: iq::IQ4_XS, quants 1024, span 1, signed true,
+    pack |b, lane, quants, scales| {
+        // In the file each group has its first 16 columns in the low halves of 16 bytes, the others in the high halves.
+        let qs: &[u8] = bytemuck::bytes_of(&b.qs);
+        pack_four_bits(quants, lane, |group, i| word(qs, 4 * group + i % 4) >> (4 * (i / 4)));
+        let values = b.scales().map(|scale| (scale + 32) as u8);
+        let (a, c) = (word(&values, 0), word(&values, 1));
+        put(scales, 0, lane, a & 0x0f0f_0f0f | (c & 0x0f0f_0f0f) << 4);
+        let upper = a >> 4 & 0x0303_0303 | (c >> 4 & 0x0303_0303) << 2;
+        let [p, q, r, t] = upper.to_le_bytes();
+        put_bytes(scales, 2 * LANES + lane, [p | q << 4, r | t << 4]);
+        put_half(scales, 6 * LANES, lane, b.d);
+    }
+    quad<HALF, I> |s, quants, pair| s.lookup(&IQ4_LEVELS, four_bits::<S, HALF, I>(s, quants, pair)),
+    group 32, minimum Minimum::None, scales |s, scales| {
+        let low = vector(s, scales, 0);
+        let upper = s.load_u16(scales.get(4 * LANES..).unwrap_or_default());
+        let upper = s.and(s.or(upper, s.shl::<8>(upper)), s.splat(0x00ff_00ff));
+        let upper = s.and(s.or(upper, s.shl::<4>(upper)), s.splat(0x0f0f_0f0f));
+        let (two, centre) = (s.splat(0x0303_0303), s.splat(0x2020_2020));
+        let a = s.or(nibbles::<S, 0>(s, low), s.shl::<4>(s.and(upper, two)));
+        let c = s.or(nibbles::<S, 1>(s, low), s.shl::<4>(s.and(s.shr::<2>(upper), two)));
+        let d = halves(s, scales, 6 * LANES);
+        let scale = [s.sub_bytes(a, centre), s.sub_bytes(c, centre)];
+        scales_of_8(s, scale, scale, d, d)
+    }
+}

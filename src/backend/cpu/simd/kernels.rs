@@ -1,0 +1,462 @@
+//! Products of packed weights and rounded activations.
+//!
+//! [`Rows`] is for few tokens: it unpacks each quad in registers and multiplies it at once, for one, two or four tokens,
+//! so that the weights stream through once at the speed of memory. [`Tiles`] is for many: it unpacks 256 columns of
+//! some rows into memory near the core, then goes over all tokens, 16 rows and four tokens at a time, which keeps the
+//! multipliers busy.
+
+use super::formats::{FloatScaled, Format, IntScaled, Minimum, Scales};
+use super::{Isa, LANES, Task};
+use crate::backend::cpu::activations::{Fine, TILE, Wide};
+use std::array::from_fn;
+use std::marker::PhantomData;
+
+/// Packed panels: their two planes, and how many there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    pub quants: &'a [u8],
+    pub scales: &'a [u8],
+    pub count: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// The planes of each panel.
+    fn each(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let count = self.count.max(1);
+        let size = |plane: &[u8]| (plane.len() / count).max(1);
+        self.quants.chunks_exact(size(self.quants)).zip(self.scales.chunks_exact(size(self.scales)))
+    }
+}
+
+/// Activations of one family, tile by tile of 256 columns: `blocks[tile * stride + token]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a, B> {
+    pub blocks: &'a [B],
+    pub stride: usize,
+}
+
+impl<'a, B> Tokens<'a, B> {
+    /// Neighbouring tokens' blocks of a tile.
+    #[inline(always)]
+    fn at<const T: usize>(self, tile: usize, token: usize) -> Option<&'a [B; T]> {
+        self.blocks.get(tile * self.stride + token..)?.first_chunk()
+    }
+}
+
+/// Repeats a block with a constant that counts.
+macro_rules! unroll {
+    ($i:ident in [$($n:literal)*] $body:block) => {
+        $({ const $i: usize = $n; $body })*
+    };
+}
+
+/// The eight quads of group `2 * pair + HALF` times the activations of T tokens, times the scales of the first and the
+/// second 16 columns.
+#[inline(always)]
+fn group<S: Isa, F: Format, const HALF: usize, const T: usize>(
+    s: S,
+    quants: &[u8],
+    pair: usize,
+    scale: [S::I; 2],
+    x: [&[i32; 8]; T],
+) -> [S::I; T] {
+    let mut total = [s.splat(0); T];
+    let mut sum = [s.no_sum(); T];
+    unroll!(I in [0 1 2 3 4 5 6 7] {
+        let w = F::quad::<S, HALF, I>(s, quants, pair);
+        for t in 0..T {
+            let x = s.splat(x[t][I]);
+            sum[t] = if F::SIGNED { s.dot_signed(w, x) } else { s.dot(sum[t], w, x) };
+            if (I + 1) % F::SPAN == 0 {
+                total[t] = s.add(total[t], s.scaled(sum[t], scale[I / 4]));
+                sum[t] = s.no_sum();
+            }
+        }
+    });
+    total
+}
+
+/// The scale of a format that has none among the integers: 1, twice.
+const ONES: i32 = 0x0001_0001;
+
+/// One panel of a [`FloatScaled`] format times T tokens.
+#[inline(always)]
+fn float_panel<S: Isa, F: FloatScaled, const T: usize>(
+    s: S,
+    (quants, scales): (&[u8], &[u8]),
+    x: Tokens<'_, Fine>,
+    token: usize,
+) -> [S::F; T] {
+    let mut out = [s.splat_f32(0.0); T];
+    let ones = s.splat(ONES);
+    let tiles = quants.chunks(8 * F::QUANTS).zip(scales.chunks(8 * F::SCALES));
+    for (tile, (quants, scales)) in tiles.enumerate() {
+        let Some(x) = x.at::<T>(tile, token) else { break };
+        let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
+        for (g, (quants, scales)) in units.enumerate().take(8) {
+            s.prefetch_ahead(quants);
+            let total = group::<S, F, 0, T>(s, quants, 0, [ones; 2], from_fn(|t| &x[t].words[g]));
+            let (d, minimum) = F::scales(s, scales);
+            for t in 0..T {
+                let d = s.mul_f32(d, s.splat_f32(x[t].d[g]));
+                out[t] = s.mul_add_f32(d, s.to_f32(total[t]), out[t]);
+                if F::MINIMUM {
+                    out[t] = s.mul_add_f32(minimum, s.splat_f32(x[t].sums[g]), out[t]);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The part of the result that minimums are, still an integer: for each two groups, both minimums times both sums of
+/// the activations.
+#[inline(always)]
+fn minimums<S: Isa, F: IntScaled>(s: S, minimum: &[S::I; 8], x: &Wide) -> S::I {
+    let mut total = s.splat(0);
+    if F::GROUP == 32 {
+        for (minimum, sums) in minimum.iter().zip(x.sums32) {
+            total = s.add(total, s.dot_i16(*minimum, s.splat(sums)));
+        }
+    } else {
+        for (minimum, sums) in minimum.iter().zip(x.sums16) {
+            total = s.add(total, s.dot_i16(*minimum, s.splat(sums)));
+        }
+    }
+    total
+}
+
+/// Adds what a unit of an [`IntScaled`] format is worth: `total` and the minimums, times the floating-point scales.
+#[inline(always)]
+fn finish<S: Isa, F: IntScaled>(s: S, scales: (&[S::I; 8], S::F, S::F), total: S::I, x: &Wide, out: S::F) -> S::F {
+    let (minimum, d, dmin) = scales;
+    let d_x = s.splat_f32(x.d);
+    let total = match F::MINIMUM {
+        Minimum::Centre(32) => s.sub(total, s.shl::<5>(minimums::<S, F>(s, minimum, x))),
+        Minimum::Centre(_) => s.sub(total, s.shl::<2>(minimums::<S, F>(s, minimum, x))),
+        _ => total,
+    };
+    let out = s.mul_add_f32(s.mul_f32(d, d_x), s.to_f32(total), out);
+    if F::MINIMUM != Minimum::Group {
+        return out;
+    }
+    let low = s.to_f32(minimums::<S, F>(s, minimum, x));
+    s.mul_add_f32(s.mul_f32(dmin, s.splat_f32(-x.d)), low, out)
+}
+
+/// One panel of an [`IntScaled`] format times T tokens.
+#[inline(always)]
+fn int_panel<S: Isa, F: IntScaled, const T: usize>(
+    s: S,
+    (quants, scales): (&[u8], &[u8]),
+    x: Tokens<'_, Wide>,
+    token: usize,
+) -> [S::F; T] {
+    let mut out = [s.splat_f32(0.0); T];
+    let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
+    for (tile, (quants, scales)) in units.enumerate() {
+        let Some(x) = x.at::<T>(tile, token) else { break };
+        let Scales { scale, minimum, d, dmin } = F::scales(s, scales);
+        let mut total = [s.splat(0); T];
+        for pair in 0..4 {
+            s.prefetch_ahead(quants.get(pair * F::QUANTS / 4..(pair + 1) * F::QUANTS / 4).unwrap_or_default());
+            let scale_of = |group: usize| match F::GROUP {
+                32 => [scale[group & 15]; 2],
+                _ => [scale[2 * group & 15], scale[(2 * group + 1) & 15]],
+            };
+            let even = group::<S, F, 0, T>(s, quants, pair, scale_of(2 * pair), from_fn(|t| &x[t].words[2 * pair]));
+            let odd =
+                group::<S, F, 1, T>(s, quants, pair, scale_of(2 * pair + 1), from_fn(|t| &x[t].words[2 * pair + 1]));
+            total = from_fn(|t| s.add(total[t], s.add(even[t], odd[t])));
+        }
+        out = from_fn(|t| finish::<S, F>(s, (&minimum, d, dmin), total[t], &x[t], out[t]));
+    }
+    out
+}
+
+/// Few tokens: `out[token, row]` for `tokens` of 1, 2 or 4, from the first given.
+pub(crate) struct Rows<'a, F, B> {
+    pub panels: Panels<'a>,
+    pub x: Tokens<'a, B>,
+    pub token: usize,
+    pub tokens: usize,
+    pub out: &'a mut [f32], // [tokens, panels * 8]
+    pub format: PhantomData<F>,
+}
+
+impl<F, B> Rows<'_, F, B> {
+    #[inline(always)]
+    fn each<S: Isa, const T: usize>(self, s: S, panel: impl Fn((&[u8], &[u8])) -> [S::F; T]) {
+        let rows = self.panels.count * LANES;
+        for (index, planes) in self.panels.each().enumerate() {
+            for (t, row) in panel(planes).into_iter().enumerate() {
+                let out = self.out.get_mut(t * rows + index * LANES..).and_then(|out| out.first_chunk_mut());
+                if let Some(out) = out {
+                    *out = s.lanes(row);
+                }
+            }
+        }
+    }
+}
+
+impl<F: FloatScaled> Task for Rows<'_, F, Fine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        let (x, token) = (self.x, self.token);
+        match self.tokens {
+            1 => self.each::<S, 1>(s, |planes| float_panel::<S, F, 1>(s, planes, x, token)),
+            2 => self.each::<S, 2>(s, |planes| float_panel::<S, F, 2>(s, planes, x, token)),
+            _ => self.each::<S, 4>(s, |planes| float_panel::<S, F, 4>(s, planes, x, token)),
+        }
+    }
+}
+
+impl<F: IntScaled> Task for Rows<'_, F, Wide> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        let (x, token) = (self.x, self.token);
+        match self.tokens {
+            1 => self.each::<S, 1>(s, |planes| int_panel::<S, F, 1>(s, planes, x, token)),
+            2 => self.each::<S, 2>(s, |planes| int_panel::<S, F, 2>(s, planes, x, token)),
+            _ => self.each::<S, 4>(s, |planes| int_panel::<S, F, 4>(s, planes, x, token)),
+        }
+    }
+}
+
+/// 256 columns of a panel, unpacked. Bytes with sign are split into halves without, for which sums fit 16 bits longer.
+struct Tile<S: Isa> {
+    low: [[S::I; 8]; 8],  // [group][quad]
+    high: [[S::I; 8]; 8], // signed formats only
+    scale: [S::I; 16],    // 256-column formats only
+    minimum: [S::I; 8],   // 256-column formats only
+    d: [S::F; 8],         // the first only, in 256-column formats
+    dmin: [S::F; 8],
+}
+
+/// Rows and tokens that are multiplied at a time: two panels of eight rows, and four tokens.
+const PANELS: usize = 2;
+const TOKENS: usize = 4;
+
+impl<S: Isa> Tile<S> {
+    fn new(s: S) -> Self {
+        let (i, f) = (s.splat(0), s.splat_f32(0.0));
+        Tile { low: [[i; 8]; 8], high: [[i; 8]; 8], scale: [i; 16], minimum: [i; 8], d: [f; 8], dmin: [f; 8] }
+    }
+
+    #[inline(always)]
+    fn unpack_group<F: Format, const HALF: usize>(&mut self, s: S, quants: &[u8], pair: usize, group: usize) {
+        let half = s.splat(0x0f0f_0f0f);
+        unroll!(I in [0 1 2 3 4 5 6 7] {
+            let w = F::quad::<S, HALF, I>(s, quants, pair);
+            if F::SIGNED {
+                let w = s.xor(w, s.splat(0x8080_8080u32 as i32));
+                self.low[group & 7][I] = s.and(w, half);
+                self.high[group & 7][I] = s.and(s.shr::<4>(w), half);
+            } else {
+                self.low[group & 7][I] = w;
+            }
+        });
+    }
+
+    /// Eight units of 32 columns, or as many as there are.
+    #[inline(always)]
+    fn unpack_float<F: FloatScaled>(&mut self, s: S, quants: &[u8], scales: &[u8]) {
+        let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
+        for (g, (quants, scales)) in units.enumerate().take(8) {
+            self.unpack_group::<F, 0>(s, quants, 0, g);
+            let (d, minimum) = F::scales(s, scales);
+            self.d[g] = d;
+            self.dmin[g] = if F::SIGNED { s.mul_f32(d, s.splat_f32(-128.0)) } else { minimum };
+        }
+    }
+
+    /// One unit of 256 columns.
+    #[inline(always)]
+    fn unpack_int<F: IntScaled>(&mut self, s: S, quants: &[u8], scales: &[u8]) {
+        for pair in 0..4 {
+            self.unpack_group::<F, 0>(s, quants, pair, 2 * pair);
+            self.unpack_group::<F, 1>(s, quants, pair, 2 * pair + 1);
+        }
+        let Scales { scale, minimum, d, dmin } = F::scales(s, scales);
+        (self.scale, self.minimum, self.d[0], self.dmin[0]) = (scale, minimum, d, dmin);
+    }
+}
+
+/// Sums of products of one group of two tiles and four tokens, times the scales of its 16 or 32 columns.
+#[inline(always)]
+fn tile_group<S: Isa, const SPAN: usize>(
+    s: S,
+    w: [&[S::I; 8]; PANELS],
+    scale: [[S::I; 2]; PANELS],
+    x: [&[i32; 8]; TOKENS],
+    total: &mut [[S::I; TOKENS]; PANELS],
+) {
+    let mut sum = [[s.no_sum(); TOKENS]; PANELS];
+    unroll!(I in [0 1 2 3 4 5 6 7] {
+        for t in 0..TOKENS {
+            let x = s.splat(x[t][I]);
+            for p in 0..PANELS {
+                sum[p][t] = s.dot(sum[p][t], w[p][I], x);
+                if (I + 1) % SPAN == 0 {
+                    total[p][t] = s.add(total[p][t], s.scaled(sum[p][t], scale[p][I / 4]));
+                    sum[p][t] = s.no_sum();
+                }
+            }
+        }
+    });
+}
+
+/// The same for any format: halves of bytes are put together again, 16 high ones for one low.
+#[inline(always)]
+fn tile_group_of<S: Isa, F: Format>(
+    s: S,
+    tiles: [&Tile<S>; PANELS],
+    g: usize,
+    scale: [[S::I; 2]; PANELS],
+    x: [&[i32; 8]; TOKENS],
+    total: &mut [[S::I; TOKENS]; PANELS],
+) {
+    let low = tiles.map(|tile| &tile.low[g & 7]);
+    if F::SIGNED {
+        let mut high = [[s.splat(0); TOKENS]; PANELS];
+        tile_group::<S, 8>(s, tiles.map(|tile| &tile.high[g & 7]), scale, x, &mut high);
+        for (total, high) in total.as_flattened_mut().iter_mut().zip(high.as_flattened()) {
+            *total = s.add(*total, s.shl::<4>(*high));
+        }
+        return tile_group::<S, 8>(s, low, scale, x, total);
+    }
+    match F::SPAN {
+        8 => tile_group::<S, 8>(s, low, scale, x, total),
+        4 => tile_group::<S, 4>(s, low, scale, x, total),
+        _ => tile_group::<S, 2>(s, low, scale, x, total),
+    }
+}
+
+type Out<S> = [[<S as Isa>::F; TOKENS]; PANELS];
+
+#[inline(always)]
+fn float_tiles<S: Isa, F: FloatScaled>(
+    s: S,
+    tiles: [&Tile<S>; PANELS],
+    groups: usize,
+    x: &[Fine; TOKENS],
+    out: &mut Out<S>,
+) {
+    let ones = s.splat(ONES);
+    for g in 0..groups.min(8) {
+        let mut total = [[s.splat(0); TOKENS]; PANELS];
+        tile_group_of::<S, F>(s, tiles, g, [[ones; 2]; PANELS], from_fn(|t| &x[t].words[g]), &mut total);
+        for p in 0..PANELS {
+            for t in 0..TOKENS {
+                let d = s.mul_f32(tiles[p].d[g], s.splat_f32(x[t].d[g]));
+                out[p][t] = s.mul_add_f32(d, s.to_f32(total[p][t]), out[p][t]);
+                if F::MINIMUM || F::SIGNED {
+                    out[p][t] = s.mul_add_f32(tiles[p].dmin[g], s.splat_f32(x[t].sums[g]), out[p][t]);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn int_tiles<S: Isa, F: IntScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; TOKENS], out: &mut Out<S>) {
+    let mut total = [[s.splat(0); TOKENS]; PANELS];
+    for g in 0..8 {
+        let scale = tiles.map(|tile| match F::GROUP {
+            32 => [tile.scale[g]; 2],
+            _ => [tile.scale[2 * g], tile.scale[2 * g + 1]],
+        });
+        tile_group_of::<S, F>(s, tiles, g, scale, from_fn(|t| &x[t].words[g]), &mut total);
+    }
+    for p in 0..PANELS {
+        let tile = tiles[p];
+        for t in 0..TOKENS {
+            let mut total = total[p][t];
+            if F::SIGNED {
+                total = s.sub(total, s.shl::<7>(minimums::<S, F>(s, &tile.minimum, &x[t])));
+            }
+            out[p][t] = finish::<S, F>(s, (&tile.minimum, tile.d[0], tile.dmin[0]), total, &x[t], out[p][t]);
+        }
+    }
+}
+
+/// Many tokens: `out[token, row]` for all tokens, whose number is a multiple of four.
+pub(crate) struct Tiles<'a, F, B> {
+    pub panels: Panels<'a>,
+    pub x: Tokens<'a, B>,
+    pub out: &'a mut [f32], // [tokens, panels * 8]
+    pub format: PhantomData<F>,
+}
+
+impl<F: Format, B> Tiles<'_, F, B> {
+    /// Goes over the tiles of 256 columns: `unpack`s them for all panels, then `multiply`s them by all tokens.
+    #[inline(always)]
+    fn each<S: Isa>(
+        self,
+        s: S,
+        unpack: impl Fn(&mut Tile<S>, &[u8], &[u8]),
+        multiply: impl Fn([&Tile<S>; PANELS], &[B; TOKENS], &mut Out<S>),
+    ) {
+        let per_tile = TILE / F::COLUMNS;
+        let panels: Vec<_> = self.panels.each().collect();
+        let pairs = panels.len().div_ceil(PANELS);
+        let fours = self.x.stride / TOKENS;
+        let mut tiles: Vec<Tile<S>> = (0..pairs * PANELS).map(|_| Tile::new(s)).collect();
+        let mut sums: Vec<Out<S>> = vec![[[s.splat_f32(0.0); TOKENS]; PANELS]; pairs * fours];
+        for (index, x) in self.x.blocks.chunks_exact(self.x.stride.max(1)).enumerate() {
+            for (tile, (quants, scales)) in tiles.iter_mut().zip(&panels) {
+                let quants = quants.chunks(per_tile * F::QUANTS).nth(index).unwrap_or_default();
+                let scales = scales.chunks(per_tile * F::SCALES).nth(index).unwrap_or_default();
+                unpack(tile, quants, scales);
+            }
+            for ([a, b], sums) in tiles.as_chunks::<PANELS>().0.iter().zip(sums.chunks_exact_mut(fours.max(1))) {
+                for (x, sums) in x.as_chunks::<TOKENS>().0.iter().zip(sums) {
+                    multiply([a, b], x, sums);
+                }
+            }
+        }
+        let rows = panels.len() * LANES;
+        for (index, out) in sums.iter().enumerate() {
+            let (pair, four) = (index / fours, index % fours);
+            for (p, out) in out.iter().enumerate().filter(|(p, _)| pair * PANELS + p < panels.len()) {
+                for (t, &out) in out.iter().enumerate() {
+                    let at = (four * TOKENS + t) * rows + (pair * PANELS + p) * LANES;
+                    if let Some(place) = self.out.get_mut(at..).and_then(|out| out.first_chunk_mut()) {
+                        *place = s.lanes(out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F: FloatScaled> Task for Tiles<'_, F, Fine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        self.each::<S>(
+            s,
+            |tile, quants, scales| tile.unpack_float::<F>(s, quants, scales),
+            // A short last tile keeps old groups; their activations are zeros.
+            |tiles, x, out| float_tiles::<S, F>(s, tiles, 8, x, out),
+        );
+    }
+}
+
+impl<F: IntScaled> Task for Tiles<'_, F, Wide> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        self.each::<S>(
+            s,
+            |tile, quants, scales| tile.unpack_int::<F>(s, quants, scales),
+            |tiles, x, out| int_tiles::<S, F>(s, tiles, x, out),
+        );
+    }
+}

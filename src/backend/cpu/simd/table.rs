@@ -1,0 +1,99 @@
+//! Which kernels serve which type of weights.
+
+use super::formats::{FloatScaled, Format, IntScaled, large, small};
+use super::kernels::{Panels, Rows, Tiles, Tokens};
+use super::{LANES, Level, on};
+use crate::backend::cpu::activations::{Activations, Forms};
+use crate::gguf::TensorType;
+use std::marker::PhantomData;
+
+/// The kernels of one format, with the format's type forgotten.
+pub(crate) trait Kernel: Sync {
+    /// The form of activations that it takes.
+    fn forms(&self) -> Forms;
+    /// Columns of a unit.
+    fn unit_columns(&self) -> usize;
+    /// Bytes of a unit in the plane of quants and in that of scales.
+    fn unit_bytes(&self) -> (usize, usize);
+    /// Packs a panel: at most eight rows of blocks.
+    fn pack(&self, rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]);
+    /// One, two or four tokens from `token` on: `out` is `[tokens, panels * 8]`.
+    fn rows(&self, level: Level, panels: Panels<'_>, x: &Activations, token: usize, tokens: usize, out: &mut [f32]);
+    /// All tokens, filled up to a multiple of four: `out` is `[tokens, panels * 8]`.
+    fn tiles(&self, level: Level, panels: Panels<'_>, x: &Activations, out: &mut [f32]);
+}
+
+fn pack<F: Format>(rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]) {
+    for (lane, row) in rows.take(LANES).enumerate() {
+        let units = quants.chunks_exact_mut(F::QUANTS).zip(scales.chunks_exact_mut(F::SCALES));
+        for (block, (quants, scales)) in row.chunks_exact(F::BLOCK).zip(units) {
+            F::pack(block, lane, quants, scales);
+        }
+    }
+}
+
+struct Float<F>(PhantomData<fn() -> F>);
+struct Int<F>(PhantomData<fn() -> F>);
+
+macro_rules! kernel {
+    ($name:ident, $family:ident, $form:ident) => {
+        impl<F: $family> Kernel for $name<F> {
+            fn forms(&self) -> Forms {
+                Forms { $form: true, ..Forms::default() }
+            }
+
+            fn unit_columns(&self) -> usize {
+                F::COLUMNS
+            }
+
+            fn unit_bytes(&self) -> (usize, usize) {
+                (F::QUANTS, F::SCALES)
+            }
+
+            fn pack(&self, rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]) {
+                pack::<F>(rows, quants, scales);
+            }
+
+            fn rows(
+                &self,
+                level: Level,
+                panels: Panels<'_>,
+                x: &Activations,
+                token: usize,
+                tokens: usize,
+                out: &mut [f32],
+            ) {
+                let x = Tokens { blocks: x.$form(), stride: x.stride() };
+                on(level, Rows { panels, x, token, tokens, out, format: PhantomData::<F> });
+            }
+
+            fn tiles(&self, level: Level, panels: Panels<'_>, x: &Activations, out: &mut [f32]) {
+                let x = Tokens { blocks: x.$form(), stride: x.stride() };
+                on(level, Tiles { panels, x, out, format: PhantomData::<F> });
+            }
+        }
+    };
+}
+
+kernel!(Float, FloatScaled, fine);
+kernel!(Int, IntScaled, wide);
+
+/// The kernels of a type; `None` for plain numbers and for the rare types, which are decoded instead.
+pub(crate) fn kernel_of(kind: TensorType) -> Option<&'static dyn Kernel> {
+    Some(match kind {
+        TensorType::Q4_0 => &Float::<small::Q4_0>(PhantomData),
+        TensorType::Q4_1 => &Float::<small::Q4_1>(PhantomData),
+        TensorType::Q5_0 => &Float::<small::Q5_0>(PhantomData),
+        TensorType::Q5_1 => &Float::<small::Q5_1>(PhantomData),
+        TensorType::Q8_0 => &Float::<small::Q8_0>(PhantomData),
+        TensorType::IQ4_NL => &Float::<small::IQ4_NL>(PhantomData),
+        TensorType::MXFP4 => &Float::<small::MXFP4>(PhantomData),
+        TensorType::Q2_K => &Int::<large::Q2_K>(PhantomData),
+        TensorType::Q3_K => &Int::<large::Q3_K>(PhantomData),
+        TensorType::Q4_K => &Int::<large::Q4_K>(PhantomData),
+        TensorType::Q5_K => &Int::<large::Q5_K>(PhantomData),
+        TensorType::Q6_K => &Int::<large::Q6_K>(PhantomData),
+        TensorType::IQ4_XS => &Int::<large::IQ4_XS>(PhantomData),
+        _ => return None,
+    })
+}
