@@ -177,13 +177,18 @@ impl Candidates {
         self.items.iter().take(known).fold(f32::NEG_INFINITY, |max, item| max.max(item.logit))
     }
 
-    /// Counts the candidates at or above `floor`.
-    pub(super) fn count_from(&self, floor: f32) -> usize {
-        self.items.iter().filter(|item| item.logit >= floor).count()
+    /// Keeps the candidates whose logits are at or above `floor`, but the `at_least` best in any case.
+    pub(super) fn keep_from(&mut self, floor: f32, at_least: usize) {
+        if self.items.iter().filter(|item| item.logit >= floor).count() < at_least {
+            return self.keep_front(at_least);
+        }
+        // What goes ranks behind what stays, so the sorted front stays in front.
+        self.items.retain(|item| item.logit >= floor);
+        self.sorted = self.sorted.min(self.items.len());
     }
 
-    /// Brings the probabilities up to date.
-    pub(super) fn softmax(&mut self) {
+    /// Brings the probabilities up to date. Returns the largest.
+    pub(super) fn softmax(&mut self) -> f32 {
         let max = self.max_logit();
         let mut sum = 0.0;
         for item in &mut self.items {
@@ -194,6 +199,7 @@ impl Candidates {
         for item in &mut self.items {
             item.probability *= scale;
         }
+        scale
     }
 
     /// Divides the logits by `temperature`, after shifting the largest to 0, which changes no probability and keeps

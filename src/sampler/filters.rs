@@ -52,7 +52,10 @@ pub(super) fn top_p(list: &mut Candidates, p: f32, min_keep: usize) {
     if p >= 1.0 {
         return;
     }
-    list.softmax();
+    let likeliest = list.softmax();
+    // All candidates together that are less likely than this hold less than half of what may go: so they all go.
+    let least = 0.5 * (1.0 - p) / list.len() as f32;
+    list.keep_from(list.max_logit() + (least / likeliest).ln(), min_keep);
     let mut share = 0.0;
     let mut kept = 0;
     let mut sorted = 0;
@@ -76,8 +79,8 @@ pub(super) fn min_p(list: &mut Candidates, p: f32, min_keep: usize) {
     if p <= 0.0 {
         return;
     }
-    let floor = min_p_floor(list, p);
-    list.keep_front(list.count_from(floor).max(min_keep).max(1));
+    list.keep_from(min_p_floor(list, p), min_keep.max(1));
+    list.sort_front(list.len());
 }
 
 /// The least logit that min-p keeps: that of a token `p` times as likely as the best.

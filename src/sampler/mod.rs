@@ -37,15 +37,17 @@
 //! - A token whose logit is NaN or negative infinity is never chosen, and counts nowhere. If no other is left,
 //!   sampling is an error.
 //! - Of tokens that are equally likely, the one of the lower id ranks first.
-//! - The same options, seed, accepted tokens and logits give the same token. One number is drawn for each choice that is
-//!   not greedy, and one more before it by XTC if that is on and has more than one candidate; nothing else draws.
+//! - The same options, seed, accepted tokens and logits give the same token. On another platform too, unless its `ln`
+//!   and `powf` round a bound differently (min-p, mirostat, DRY, the moving temperature) and just that decides.
+//! - One number is drawn for each choice that is not greedy, and one more before it by XTC if that is on and has more
+//!   than one candidate; nothing else draws.
 //! - After the first tokens nothing is allocated, as long as the history does not outgrow what it was.
 //!
 //! # Apart from llama.cpp
 //!
 //! The candidates that are left are llama.cpp's, to rounding. There, tokens that top-n-sigma dropped can come back
 //! through top-k, where they count for `min_keep` and leave typical-p without an entropy; mirostat 1 keeps one token
-//! where its estimate is infinite, not all; at temperature 0 typical-p and XTC can still drop the likeliest token, and
+//! where its estimate is past 2³¹, not all; at temperature 0 typical-p and XTC can still drop the likeliest token, and
 //! a temperature range above 0 makes the choice random again.
 
 mod candidates;
