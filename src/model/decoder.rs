@@ -1,7 +1,7 @@
 //! The steps of a decoder-only transformer, with a flag for everything in which families differ.
 
 use super::ProgramOptions;
-use super::hyper::{Hyper, ScalingKind};
+use super::hyper::{Hyper, Scaling, ScalingKind};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::program::{
@@ -24,8 +24,6 @@ pub(super) struct Decoder {
     /// Whether there are norms behind them, before they join the residual stream.
     pub post_norms: bool,
     pub activation: Activation,
-    /// Query, key and value matrices are one tensor.
-    pub fused_qkv: bool,
     /// Gate and up matrices are one tensor, gate first, called `ffn_up`.
     pub fused_gate_up: bool,
     pub embedding_scale: Option<f32>,
@@ -42,8 +40,25 @@ pub(super) struct Window {
     pub positions: usize,
     /// Which layers.
     pub on: Vec<bool>,
-    /// How windowed layers rotate, where otherwise than the others: base and scale.
-    pub rope: Option<(f32, f32)>,
+    /// The base and scaling of windowed layers, where they rotate otherwise than the others.
+    pub rope: Option<(f32, Scaling)>,
+}
+
+impl Window {
+    /// What the metadata say: windows on all layers but each `every`-th, if the file does not name the layers. There
+    /// are none if the window has no positions.
+    pub fn read(hyper: &Hyper, positions: usize, every: usize) -> Result<Option<Self>> {
+        const PATTERN: &str = "attention.sliding_window_pattern";
+        let positions = hyper.optional("attention.sliding_window")?.unwrap_or(positions);
+        let on = match hyper.flags(PATTERN)? {
+            Some(layers) => layers,
+            None => {
+                let every = hyper.optional(PATTERN)?.unwrap_or(every);
+                (0..hyper.layers).map(|layer| every == 0 || layer % every + 1 < every).collect()
+            }
+        };
+        Ok((positions > 0).then_some(Window { positions, on, rope: None }))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +81,6 @@ impl Decoder {
             pre_norms: true,
             post_norms: false,
             activation: Activation::Silu,
-            fused_qkv: false,
             fused_gate_up: false,
             embedding_scale: None,
             residual_scale: None,
@@ -95,39 +109,28 @@ impl Decoder {
 
     /// The rotation of global layers and, if it is another, of windowed ones.
     fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
-        let scaling = &hyper.scaling;
-        let dimensions = hyper.rope_dimensions;
-        let long = self.options.context > scaling.original_context;
-        let tables = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
-        let mut factors = tensors.optional_vector(tables, dimensions / 2)?;
-        let has_tables = factors.is_some();
-        if !has_tables {
-            factors = tensors.optional_vector("rope_freqs.weight", dimensions / 2)?;
+        let long = self.options.context > hyper.scaling.original_context;
+        let table = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        let mut factors = tensors.optional_vector("rope_freqs.weight", hyper.rope_dimensions / 2)?;
+        if factors.is_none() {
+            factors = tensors.optional_vector(table, hyper.rope_dimensions / 2)?;
         }
-        let yarn = (scaling.kind == ScalingKind::Yarn).then_some(Yarn {
-            beta_fast: scaling.beta_fast,
-            beta_slow: scaling.beta_slow,
-            original_context: scaling.original_context,
-        });
-        let grown = if yarn.is_some() { 1.0 + 0.1 * scaling.factor.ln() } else { 1.0 };
-        let scale = if scaling.kind == ScalingKind::LongRope || has_tables { 1.0 } else { 1.0 / scaling.factor };
-        let global = Rope {
+        let rope = |base: f32, scaling: &Scaling| Rope {
             style: self.rope_style,
-            dimensions,
-            base: hyper.rope_base,
-            scale,
-            factors,
-            yarn,
-            magnitude: grown * scaling.attention_factor,
-        };
-        let local = self.window.as_ref().and_then(|window| window.rope).map(|(base, scale)| Rope {
+            dimensions: hyper.rope_dimensions,
             base,
-            scale,
-            yarn: None,
-            magnitude: 1.0,
-            ..global.clone()
-        });
-        Ok([global].into_iter().chain(local).collect())
+            scale: 1.0 / scaling.factor,
+            factors,
+            yarn: (scaling.kind == ScalingKind::Yarn).then_some(Yarn {
+                beta_fast: scaling.beta_fast,
+                beta_slow: scaling.beta_slow,
+                original_context: scaling.original_context,
+            }),
+            magnitude: scaling.magnitude(),
+        };
+        let local = self.window.as_ref().and_then(|window| window.rope.as_ref());
+        let local = local.map(|(base, scaling)| rope(*base, scaling));
+        Ok([rope(hyper.rope_base, &hyper.scaling)].into_iter().chain(local).collect())
     }
 }
 
@@ -278,8 +281,10 @@ impl Writer<'_, '_> {
 
     /// The three matrices of attention, in one tensor or three.
     fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
-        let fused = self.flags.fused_qkv || self.tensors.has(&format!("blk.{layer}.attn_qkv.weight"));
-        if fused {
+        if self.tensors.has(&format!("blk.{layer}.attn_qkv.weight")) {
+            for (name, _) in &parts {
+                self.tensors.refuse(&format!("blk.{layer}.{name}.bias"), "`attn_qkv.bias` beside a fused weight")?;
+            }
             return self.stacked(layer, "attn_qkv", self.hyper.width, &parts.map(|(_, slot)| slot));
         }
         parts.iter().map(|(name, slot)| self.product(layer, name, self.hyper.width, *slot)).collect()

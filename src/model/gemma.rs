@@ -3,7 +3,7 @@
 //! layers, which rotate faster, to each global one.
 
 use super::decoder::{Decoder, QueryKeyNorm, Window};
-use super::hyper::Hyper;
+use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::program::{Activation, RopeStyle};
@@ -18,12 +18,19 @@ pub(super) fn gemma(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
 pub(super) fn gemma2(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
     gemma(hyper, tensors, decoder)?;
     decoder.post_norms = true;
-    decoder.window = window(hyper, 4096, 2)?;
-    decoder.attention_softcap = Some(hyper.number("attn_logit_softcapping")?.unwrap_or(50.0));
-    decoder.logit_softcap = Some(hyper.number("final_logit_softcapping")?.unwrap_or(30.0));
-    // The 27B model scales by width and heads rather than by the size of a head.
+    decoder.window = Window::read(hyper, 4096, 2)?;
+    if let Some(window) = &mut decoder.window {
+        let base = hyper.positive("rope.freq_base_swa")?;
+        window.rope = base.map(|base| (base, hyper.scaling.clone()));
+    }
+    let softcap = |name, default| -> Result<Option<f32>> {
+        let cap = hyper.number(name)?.unwrap_or(default);
+        Ok((cap != 0.0).then_some(cap))
+    };
+    decoder.attention_softcap = softcap("attn_logit_softcapping", 50.0)?;
+    decoder.logit_softcap = softcap("final_logit_softcapping", 30.0)?;
     if hyper.layers == 46 {
-        decoder.attention_scale = 1.0 / (hyper.width as f32 / hyper.heads[0] as f32).sqrt();
+        decoder.attention_scale = scale_of_27b(hyper);
     }
     Ok(())
 }
@@ -32,21 +39,19 @@ pub(super) fn gemma3(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) ->
     gemma(hyper, tensors, decoder)?;
     decoder.post_norms = true;
     decoder.query_key_norm = QueryKeyNorm::Heads;
-    decoder.window = window(hyper, 0, 6)?;
+    decoder.window = Window::read(hyper, 0, 6)?;
     if let Some(window) = &mut decoder.window {
-        window.rope = Some((hyper.number("rope.freq_base_swa")?.unwrap_or(10_000.0), 1.0));
+        let scaling = Scaling { attention_factor: hyper.scaling.attention_factor, ..Scaling::NONE };
+        window.rope = Some((hyper.positive("rope.freq_base_swa")?.unwrap_or(10_000.0), scaling));
     }
     decoder.logit_softcap = hyper.positive("final_logit_softcapping")?;
     if hyper.layers == 62 {
-        decoder.attention_scale = 1.0 / (hyper.width as f32 / hyper.heads[0] as f32).sqrt();
+        decoder.attention_scale = scale_of_27b(hyper);
     }
     Ok(())
 }
 
-/// Windows on all layers but each `every`-th.
-fn window(hyper: &Hyper, default: usize, every: usize) -> Result<Option<Window>> {
-    let positions = hyper.optional("attention.sliding_window")?.unwrap_or(default);
-    let every = hyper.optional("attention.sliding_window_pattern")?.unwrap_or(every).max(1);
-    let on = (0..hyper.layers).map(|layer| layer % every + 1 < every).collect();
-    Ok((positions > 0).then_some(Window { positions, on, rope: None }))
+/// The models of 27 billion parameters, known by their layers, scale by width and heads, not by the size of a head.
+fn scale_of_27b(hyper: &Hyper) -> f32 {
+    1.0 / ((hyper.width / hyper.heads[0]) as f32).sqrt() // rounded down, as in the reference
 }

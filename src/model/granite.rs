@@ -1,4 +1,4 @@
-//! Granite 3: llama with multipliers for embeddings, branches, attention and logits.
+//! Granite 3: llama with multipliers for embeddings, branches, attention and logits, and models without rotation.
 
 use super::decoder::Decoder;
 use super::hyper::Hyper;
@@ -15,5 +15,9 @@ pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
     let logit_scale = hyper.positive("logit_scale")?;
     let missing = || Error::metadata(hyper.key("logit_scale"), "nothing", "a number other than 0");
     decoder.logit_scale = Some(1.0 / logit_scale.ok_or_else(missing)?);
+    // The key means something else by its name, but this is how files say that positions are not rotated.
+    if hyper.flag("rope.scaling.finetuned")? == Some(false) {
+        decoder.rotates = |_| false;
+    }
     Ok(())
 }

@@ -113,6 +113,30 @@ impl<'m> Hyper<'m> {
         Ok(self.number(name)?.filter(|&value| value != 0.0))
     }
 
+    /// An array with a bool for each layer; none if there is no such key, or it is no array.
+    pub fn flags(&self, name: &str) -> Result<Option<Vec<bool>>> {
+        let key = self.key(name);
+        if self.metadata.get(&key).is_none_or(|value| value.as_array().is_none()) {
+            return Ok(None);
+        }
+        let flags = self.metadata.bools(&key)?.unwrap_or_default();
+        if flags.len() < self.layers {
+            let found = format!("an array of {}", flags.len());
+            return Err(Error::metadata(key, found, format!("one for each of {} layers", self.layers)));
+        }
+        Ok(Some(flags))
+    }
+
+    /// An array of numbers; empty if there is no such key.
+    pub fn counts(&self, name: &str) -> Result<Vec<u32>> {
+        Ok(self.metadata.u32s(&self.key(name))?.unwrap_or_default())
+    }
+
+    /// A yes or no.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.metadata.bool(&self.key(name))
+    }
+
     fn required(&self, name: &str) -> Result<usize> {
         match self.optional(name)? {
             Some(value) if value > 0 => Ok(value),
@@ -146,13 +170,13 @@ impl<'m> Hyper<'m> {
     }
 
     fn read_vocabulary(&self) -> Result<usize> {
-        if let Some(size) = self.optional("vocab_size")? {
-            return Ok(size);
-        }
+        // The tokenizer counts: where tokens were added after training, `vocab_size` may not.
         const TOKENS: &str = "tokenizer.ggml.tokens";
-        let tokens = self.metadata.strings(TOKENS)?;
+        if let Some(tokens) = self.metadata.strings(TOKENS)? {
+            return Ok(tokens.len());
+        }
         let missing = || Error::metadata(self.key("vocab_size"), "nothing", format!("a number, or {TOKENS}"));
-        Ok(tokens.ok_or_else(missing)?.len())
+        self.optional("vocab_size")?.ok_or_else(missing)
     }
 
     /// What the arithmetic of every family rests on.
@@ -173,6 +197,10 @@ impl<'m> Hyper<'m> {
             let expected = format!("an even number up to the {} of a key", self.key_size);
             return wrong("rope.dimension_count", self.rope_dimensions.to_string(), expected);
         }
+        if self.flag("attention.causal")? == Some(false) {
+            let expected = "true: attention to later tokens is not supported yet";
+            return wrong("attention.causal", "false".into(), expected.into());
+        }
         if !(self.rope_base > 0.0 && self.rope_base.is_finite()) {
             return wrong("rope.freq_base", self.rope_base.to_string(), "a positive number".into());
         }
@@ -184,7 +212,8 @@ const MOST_LAYERS: usize = 512;
 const MOST_HEAD_SIZE: usize = 4096;
 
 impl Scaling {
-    const NONE: Self = Scaling {
+    /// Rotation as it is.
+    pub const NONE: Self = Scaling {
         kind: ScalingKind::None,
         factor: 1.0,
         original_context: 0,
@@ -192,6 +221,12 @@ impl Scaling {
         beta_fast: 32.0,
         beta_slow: 1.0,
     };
+
+    /// What sines and cosines are multiplied with: YaRN makes up for attention that spreads over a longer context.
+    pub fn magnitude(&self) -> f32 {
+        let grown = self.kind == ScalingKind::Yarn && self.factor > 1.0;
+        self.attention_factor * if grown { 1.0 + 0.1 * self.factor.ln() } else { 1.0 }
+    }
 
     fn read(hyper: &Hyper) -> Result<Self> {
         let key = hyper.key("rope.scaling.type");
@@ -204,6 +239,7 @@ impl Scaling {
                 return Err(Error::metadata(key, format!("`{other}`"), "one of none, linear, yarn, longrope"));
             }
         };
+        let original = hyper.optional("rope.scaling.original_context_length")?;
         let older = hyper.positive("rope.scale_linear")?;
         let factor = hyper.positive("rope.scaling.factor")?.or(older).unwrap_or(1.0);
         if !(factor > 0.0 && factor.is_finite()) {
@@ -212,7 +248,7 @@ impl Scaling {
         Ok(Scaling {
             kind,
             factor: if kind == ScalingKind::None { 1.0 } else { factor },
-            original_context: hyper.optional("rope.scaling.original_context_length")?.unwrap_or(hyper.context),
+            original_context: original.filter(|&positions| positions > 0).unwrap_or(hyper.context),
             attention_factor: hyper.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
             beta_fast: hyper.number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
             beta_slow: hyper.number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),

@@ -6,9 +6,6 @@ use super::hyper::Hyper;
 use super::tensors::Tensors;
 use crate::Result;
 
-pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
-    if let Some(scale) = hyper.positive("attention.scale")? {
-        decoder.attention_scale = scale;
-    }
+pub(super) fn flags(_: &Hyper, _: &Tensors, _: &mut Decoder) -> Result<()> {
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! OLMo 2: norms only behind the branches; queries and keys are normalised over all heads.
+//! OLMo 2 and 3: norms only behind the branches; queries and keys are normalised over all heads. The third has windows
+//! on three of four layers, which rotate as if the context had never been extended.
 
-use super::decoder::{Decoder, QueryKeyNorm};
-use super::hyper::Hyper;
+use super::decoder::{Decoder, QueryKeyNorm, Window};
+use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
-use crate::error::Error;
 use crate::program::RopeStyle;
 
 pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
@@ -12,11 +12,9 @@ pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
     decoder.pre_norms = false;
     decoder.post_norms = true;
     decoder.query_key_norm = QueryKeyNorm::Whole;
-    match hyper.optional("attention.sliding_window")? {
-        None | Some(0) => Ok(()),
-        Some(window) => {
-            let found = format!("{window} (OLMo 3)");
-            Err(Error::metadata(hyper.key("attention.sliding_window"), found, "0: windows are not supported here yet"))
-        }
+    decoder.window = Window::read(hyper, 0, 4)?;
+    if let Some(window) = &mut decoder.window {
+        window.rope = Some((hyper.rope_base, Scaling::NONE));
     }
+    Ok(())
 }

@@ -23,6 +23,18 @@ impl<'f> Tensors<'f> {
         self.file.tensor(name).is_some()
     }
 
+    /// Fails if the file has a tensor that the program would not use, and so be wrong without.
+    pub fn refuse(&self, name: &str, expected: &str) -> Result<()> {
+        match self.has(name) {
+            false => Ok(()),
+            true => Err(Error::Model {
+                subject: format!("tensor `{name}`"),
+                found: "it in the file".into(),
+                expected: expected.into(),
+            }),
+        }
+    }
+
     /// A matrix of `rows` rows that are `columns` long.
     pub fn matrix(&self, name: &str, columns: usize, rows: usize) -> Result<WeightId> {
         match self.optional(name, columns, rows)? {
@@ -51,6 +63,9 @@ impl<'f> Tensors<'f> {
         let mut used = self.used.borrow_mut();
         let known = used.iter().position(|weight| weight.name == name);
         let weight = checked(tensor, columns, rows)?;
+        if let Some(part) = name.strip_suffix(".weight") {
+            self.refuse(&format!("{part}.scale"), "no factor for a whole tensor: it is not supported yet")?;
+        }
         Ok(Some(WeightId(known.unwrap_or_else(|| {
             used.push(weight);
             used.len() - 1
