@@ -10,11 +10,12 @@
 //! Imports go only rightwards; `tests/layering.rs` holds every file to it:
 //!
 //! ```text
-//! lib → chat, embed → session → scheduler, sampler, grammar, tokenizer → model, backend, cache
-//!     → program → quant → gguf → options, error
+//! lib → chat, embed → session → scheduler, sampler, grammar, tokenizer → model, backend → cache
+//!     → program → quant → gguf → options → error
 //! ```
 //!
-//! The hinge is [`program`]: a model *writes* a program, the backends *execute* it, and neither imports the other.
+//! The hinge is [`program`]: a model *writes* a program, the backends *execute* it, and neither imports the other. Both
+//! ends of attention go by the page tables that [`cache`] keeps, so the backends stand above it.
 //!
 //! # Manners
 //!
