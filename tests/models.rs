@@ -19,8 +19,10 @@ use tiny::{Sizes, Tiny, random};
 const TOKENS: usize = 29;
 /// How many random mixtures of options are tried.
 const MIXED: usize = 12;
+/// Measured: 7e-5 for the deepest, 4e-6 for all others.
 const F16_CACHE_NMSE: f64 = 1e-4;
-const Q8_0_CACHE_NMSE: f64 = 1e-1;
+/// Measured: 1.2e-3.
+const Q8_0_CACHE_NMSE: f64 = 5e-3;
 /// And how many of them are dumped.
 const MIXED_DUMPED: usize = 400;
 

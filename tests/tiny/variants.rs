@@ -42,54 +42,71 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let layers = pick(&[1, 2, 3, 5, 7]);
     let (head_size, kv_heads) = (pick(&[8, 16, 24, 32, 64]), pick(&[1, 2, 3]));
     let heads = kv_heads * pick(&[1, 2, 4]);
-    let width_is_heads = ["qwen2", "phi3", "olmo2"].contains(&family);
-    let width = if width_is_heads { heads * head_size } else { pick(&[64, 72, 104, 128]) };
-    let inner = pick(&[32, 40, 88]);
+    let width_is_heads = ["qwen2", "phi3", "olmo2"].contains(&family); // to the reference
     let sizes = Sizes {
-        width,
+        width: if width_is_heads { heads * head_size } else { pick(&[64, 72, 104, 128]) },
         heads: vec![heads; layers],
         kv_heads: vec![kv_heads; layers],
         head_size,
-        inner: vec![inner; layers],
+        inner: vec![pick(&[32, 40, 88]); layers],
     };
-    let mut tiny = Tiny::with_sizes(family, sizes).set("rope.freq_base", pick(&[100, 10_000, 1_000_000]) as f32);
-    match pick(&[0, 1, 2, 3]) {
-        0 => {}
-        1 => tiny = tiny.set("rope.scaling.factor", pick(&[2, 3, 8]) as f32),
+    let tiny = mix_rope(Tiny::with_sizes(family, sizes.clone()), head_size, &mut pick);
+    let tiny = match family {
+        "gemma2" | "gemma3" | "olmo2" => mix_windows(tiny, &mut pick),
+        "gemma" => tiny,
+        _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
+        _ => tiny,
+    };
+    mix_query_key_value(tiny, &sizes, &mut pick)
+}
+
+type Pick<'a> = &'a mut dyn FnMut(&[usize]) -> usize;
+
+fn mix_rope(tiny: Tiny, head_size: usize, pick: Pick) -> Tiny {
+    let tiny = tiny.set("rope.freq_base", pick(&[100, 10_000, 1_000_000]) as f32);
+    let tiny = match pick(&[0, 1, 2, 3]) {
+        0 => tiny,
+        1 => tiny.set("rope.scaling.factor", pick(&[2, 3, 8]) as f32),
         _ => {
-            tiny = tiny.set("rope.scaling.type", "yarn").set("rope.scaling.factor", pick(&[2, 5, 32]) as f32);
-            tiny = tiny.set("rope.scaling.original_context_length", pick(&[8, 32, 200]) as u32);
+            let tiny = tiny.set("rope.scaling.type", "yarn").set("rope.scaling.factor", pick(&[2, 5, 32]) as f32);
+            tiny.set("rope.scaling.original_context_length", pick(&[8, 32, 200]) as u32)
+        }
+    };
+    let partial = ["phi3", "glm4", "gemma2", "gemma3"].contains(&tiny.architecture.as_str());
+    match partial && pick(&[0, 1]) == 1 {
+        true => tiny.set("rope.dimension_count", head_size as u32 / 2),
+        false => tiny,
+    }
+}
+
+fn mix_windows(tiny: Tiny, pick: Pick) -> Tiny {
+    // The reference wants one layer at least without a window, if there are windows.
+    let global = pick(&[0, 1, 2, 3, 4, 5, 6]) % tiny.layers();
+    let windows: Vec<bool> = (0..tiny.layers()).map(|layer| layer != global && pick(&[0, 1, 2]) > 0).collect();
+    if !windows.contains(&true) {
+        return tiny.set("attention.sliding_window", 100);
+    }
+    let tiny = tiny.set("attention.sliding_window", pick(&[1, 2, 5, 11]) as u32);
+    tiny.set("attention.sliding_window_pattern", windows)
+}
+
+fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
+    let (queries, keys) = (sizes.heads[0] * sizes.head_size, sizes.kv_heads[0] * sizes.head_size);
+    let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
+    let tiny = match tiny.architecture.as_str() {
+        "qwen2" => return tiny,
+        "phi3" => tiny,
+        _ if fuse => tiny.fuse_query_key_value(),
+        _ => tiny,
+    };
+    match bias {
+        false => tiny,
+        true if fuse || tiny.architecture == "phi3" => tiny.add_to_layers("attn_qkv.bias", &[queries + 2 * keys]),
+        true => {
+            let tiny = tiny.add_to_layers("attn_q.bias", &[queries]);
+            tiny.add_to_layers("attn_k.bias", &[keys]).add_to_layers("attn_v.bias", &[keys])
         }
     }
-    if ["phi3", "glm4", "gemma2", "gemma3"].contains(&family) && pick(&[0, 1]) == 1 {
-        tiny = tiny.set("rope.dimension_count", head_size as u32 / 2);
-    }
-    if family.starts_with("gemma") && family != "gemma" || family == "olmo2" {
-        tiny = tiny.set("attention.sliding_window", pick(&[1, 2, 5, 11]) as u32);
-        // The reference wants layers of both kinds.
-        let global = pick(&[0, 1, 2, 3, 4, 5, 6]) % layers;
-        let layers = (0..layers).map(|layer| layer != global && pick(&[0, 1, 2]) > 0).collect::<Vec<bool>>();
-        if layers.contains(&true) {
-            tiny = tiny.set("attention.sliding_window_pattern", layers);
-        } else {
-            tiny = tiny.set("attention.sliding_window", 100);
-        }
-    } else if !["gemma", "olmo2"].contains(&family) && pick(&[0, 1]) == 1 {
-        tiny = tiny.remove("output.weight");
-    }
-    let fuse = family != "phi3" && pick(&[0, 1]) == 1;
-    let bias = pick(&[0, 1]) == 1 && family != "qwen2";
-    if fuse && family != "qwen2" {
-        tiny = tiny.fuse_query_key_value();
-    }
-    let (queries, keys) = (heads * head_size, kv_heads * head_size);
-    if bias && (fuse || family == "phi3") {
-        tiny = tiny.add_to_layers("attn_qkv.bias", &[queries + 2 * keys]);
-    } else if bias {
-        tiny = tiny.add_to_layers("attn_q.bias", &[queries]);
-        tiny = tiny.add_to_layers("attn_k.bias", &[keys]).add_to_layers("attn_v.bias", &[keys]);
-    }
-    tiny
 }
 
 type Add<'a> = &'a mut dyn FnMut(&str, Tiny);
@@ -115,6 +132,8 @@ fn llama(add: Add) {
     add("biases", separate.add_to_layers("attn_k.bias", &[64]).add_to_layers("attn_v.bias", &[64]));
     add("tied", plain().remove("output.weight"));
     add("odd-heads", Tiny::with_sizes("llama", Sizes::odd_heads(2)));
+    let narrow = plain().set("attention.value_length", 16).add_to_layers("attn_v.weight", &[128, 32]);
+    add("narrow-values", narrow.add_to_layers("attn_output.weight", &[64, 128]));
     add("attention-scale", plain().set("attention.scale", 0.5f32));
     let uneven = Sizes { heads: vec![4, 2, 6], kv_heads: vec![2, 1, 2], inner: vec![96, 32, 64], ..Sizes::new(3) };
     add("uneven-layers", Tiny::with_sizes("llama", uneven));
