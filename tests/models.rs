@@ -99,6 +99,8 @@ fn chunks_give_the_same_logits_as_the_whole() {
     for variant in samples() {
         let (model, tokens) = (open(&variant), tokens());
         let expected = whole(&model, &tokens);
+        let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
+        assert!((1.0..10.0).contains(&size), "{}: logits of {size} would hide errors", variant.name);
         for chunk in [1, 13] {
             let found = run(&model, &tokens, chunk, TensorType::F32);
             assert!(found == expected, "{}, {chunk} at a time: {:e}", variant.name, nmse(&found, &expected));
@@ -152,7 +154,7 @@ fn rows_of_logits_do_not_depend_on_which_are_asked_for() {
     for variant in samples() {
         let (model, tokens) = (open(&variant), tokens());
         let all = whole(&model, &tokens);
-        for outputs in [&[0, 5, 6, TOKENS - 1][..], &[TOKENS - 1], &[]] {
+        for outputs in [&[0, 5, 6, TOKENS - 1][..], &[]] {
             let mut cache = KvMemory::new(model.program(), TensorType::F32, TOKENS).unwrap();
             let batch = Batch { tokens: &tokens, start: 0, outputs };
             let found = model.run(batch, &mut cache).unwrap();
@@ -171,19 +173,11 @@ fn smaller_caches_are_close() {
         let error = |format| nmse(&run(&model, &tokens, TOKENS, format), &expected);
         let half = error(TensorType::F16);
         assert!(half > 0.0 && half < F16_CACHE_NMSE, "{}: F16 {half:e}", variant.name);
-        if model.program().key_values.iter().all(|cache| cache.key_size % 32 == 0) {
+        let caches = &model.program().key_values;
+        if caches.iter().all(|cache| cache.key_size % 32 == 0 && cache.value_size % 32 == 0) {
             let bytes = error(TensorType::Q8_0);
             assert!(bytes > half && bytes < Q8_0_CACHE_NMSE, "{}: Q8_0 {bytes:e}", variant.name);
         }
-    }
-}
-
-#[test]
-fn logits_are_of_a_size_that_errors_show_in() {
-    for variant in samples() {
-        let logits = whole(&open(&variant), &tokens());
-        let size = (logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32).sqrt();
-        assert!((1.0..10.0).contains(&size), "{}: {size}", variant.name);
     }
 }
 
@@ -368,6 +362,8 @@ fn numbers_that_cannot_be_are_named() {
     assert_fails(llama().set("rope.scaling.factor", -2f32), &["llama.rope.scaling.factor", "-2"]);
     assert_fails(llama().set("rope.scaling.type", "spiral"), &["llama.rope.scaling.type", "`spiral`", "yarn"]);
     assert_fails(llama().set("attention.causal", false), &["llama.attention.causal", "false"]);
+    let sections = Tiny::new("glm4").set("rope.dimension_sections", vec![2u32, 2, 2, 2]);
+    assert_fails(sections, &["glm4.rope.dimension_sections", "2 in the fourth"]);
     assert_fails(llama().set("nextn_predict_layers", 2), &["llama.block_count", "2"]);
 }
 
