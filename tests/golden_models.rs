@@ -1,6 +1,6 @@
 //! Whole models against the reference's logits, by the executable specification of the CPU.
 //!
-//! Three models lie in `tests/golden/models`; `KILN_GOLDEN` names the folder that holds the others.
+//! Some models lie in `tests/golden/models`; `KILN_GOLDEN` names the folder that holds the others.
 
 use kiln::backend::cpu::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const COMMITTED: [&str; 3] = ["llama", "qwen2", "phi3"];
+const COMMITTED: [&str; 6] = ["llama", "qwen2", "phi3", "gemma", "olmo2", "olmo3"];
 const LARGE_SET: [&str; 13] = [
     "llama",
     "llama-rope3",

@@ -183,7 +183,10 @@ impl<'m> Hyper<'m> {
     fn check(&self) -> Result<()> {
         let wrong = |name: &str, found: String, expected: String| Err(Error::metadata(self.key(name), found, expected));
         for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
-            if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+            if heads == 0 {
+                return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
+            }
+            if kv_heads == 0 || heads % kv_heads != 0 {
                 let found = format!("{kv_heads} in layer {layer}");
                 return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
             }

@@ -1,0 +1,394 @@
+//! Every family, on tiny random models: what holds for any model whatever its weights, and what is said about files that
+//! are wrong.
+//!
+//! `KILN_DUMP_MODELS` names a folder to write the models to, each with its tokens and its logits, for comparing them with
+//! another implementation.
+
+mod tiny;
+
+use kiln::backend::cpu::memory::KvMemory;
+use kiln::backend::cpu::reference::{Batch, Reference};
+use kiln::gguf::TensorType;
+use kiln::model::{self, ProgramOptions};
+use std::collections::BTreeSet;
+use std::fs;
+use tiny::variants::{self, CONTEXT, Variant};
+use tiny::{Sizes, Tiny, random};
+
+/// More than the windows, and no multiple of a chunk.
+const TOKENS: usize = 29;
+/// How many random mixtures of options are tried.
+const MIXED: usize = 12;
+/// Measured: 7e-5 for the deepest, 4e-6 for all others.
+const F16_CACHE_NMSE: f64 = 1e-4;
+/// Measured: 1.2e-3.
+const Q8_0_CACHE_NMSE: f64 = 5e-3;
+/// And how many of them are dumped.
+const MIXED_DUMPED: usize = 400;
+
+fn tokens() -> Vec<u32> {
+    let token = |value: f32| ((value + 1.0) / 2.0 * Sizes::VOCABULARY as f32) as u32;
+    random("tokens", TOKENS).map(token).collect()
+}
+
+/// All variants, and some mixtures.
+fn samples() -> impl Iterator<Item = Variant> {
+    variants::all().into_iter().chain(variants::mixed(MIXED))
+}
+
+fn load(tiny: &Tiny) -> kiln::Result<Reference> {
+    let file = tiny.file();
+    let program = model::program(&file, ProgramOptions { context: CONTEXT })?;
+    Reference::new(file, program)
+}
+
+fn open(variant: &Variant) -> Reference {
+    load(&variant.tiny).unwrap_or_else(|error| panic!("{}: {error}", variant.name))
+}
+
+/// The logits of all tokens, `chunk` of them at a time.
+fn run(model: &Reference, tokens: &[u32], chunk: usize, format: TensorType) -> Vec<f32> {
+    let mut cache = KvMemory::new(model.program(), format, tokens.len()).unwrap();
+    let mut logits = Vec::new();
+    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+        let outputs: Vec<usize> = (0..tokens.len()).collect();
+        logits.extend(model.run(Batch { tokens, start: i * chunk, outputs: &outputs }, &mut cache).unwrap());
+    }
+    logits
+}
+
+fn whole(model: &Reference, tokens: &[u32]) -> Vec<f32> {
+    run(model, tokens, tokens.len(), TensorType::F32)
+}
+
+/// The squared error over the squared logits.
+fn nmse(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let error: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    error / expected.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
+}
+
+#[test]
+fn every_family_has_a_tiny_model() {
+    let tested: BTreeSet<String> = variants::all().into_iter().map(|variant| variant.tiny.architecture).collect();
+    let known: BTreeSet<String> = model::architectures().map(String::from).collect();
+    assert_eq!(tested, known);
+}
+
+#[test]
+fn dump() {
+    let Some(folder) = std::env::var_os("KILN_DUMP_MODELS").map(std::path::PathBuf::from) else { return };
+    let text: Vec<String> = tokens().iter().map(u32::to_string).collect();
+    fs::write(folder.join("tokens"), text.join(" ")).unwrap();
+    for variant in variants::all().into_iter().chain(variants::mixed(MIXED_DUMPED)) {
+        let write = |suffix: &str, bytes: &[u8]| fs::write(folder.join(format!("{}.{suffix}", variant.name)), bytes);
+        write("gguf", &variant.tiny.bytes()).unwrap();
+        match load(&variant.tiny) {
+            Ok(model) => {
+                let logits = whole(&model, &tokens());
+                let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
+                write("kiln.f32", &bytes).unwrap();
+            }
+            Err(error) => println!("{}: {error}", variant.name),
+        }
+    }
+}
+
+#[test]
+fn chunks_give_the_same_logits_as_the_whole() {
+    for variant in samples() {
+        let (model, tokens) = (open(&variant), tokens());
+        let expected = whole(&model, &tokens);
+        let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
+        assert!((1.0..10.0).contains(&size), "{}: logits of {size} would hide errors", variant.name);
+        for chunk in [1, 13] {
+            let found = run(&model, &tokens, chunk, TensorType::F32);
+            assert!(found == expected, "{}, {chunk} at a time: {:e}", variant.name, nmse(&found, &expected));
+        }
+    }
+}
+
+#[test]
+fn later_tokens_change_no_earlier_logits() {
+    for variant in samples() {
+        let (model, mut tokens) = (open(&variant), tokens());
+        let before = whole(&model, &tokens);
+        let changed = 12;
+        tokens[changed] = (tokens[changed] + 1) % Sizes::VOCABULARY as u32;
+        let after = whole(&model, &tokens);
+        let row = |logits: &[f32], row: usize| logits[row * Sizes::VOCABULARY..][..Sizes::VOCABULARY].to_vec();
+        for earlier in 0..changed {
+            assert!(row(&before, earlier) == row(&after, earlier), "{}, row {earlier}", variant.name);
+        }
+        assert!(row(&before, changed) != row(&after, changed), "{}", variant.name);
+    }
+}
+
+#[test]
+fn earlier_tokens_matter_and_their_order_too() {
+    for variant in variants::all() {
+        let (model, mut tokens) = (open(&variant), tokens());
+        let logits = whole(&model, &tokens);
+        let last = |logits: &[f32]| logits[(TOKENS - 1) * Sizes::VOCABULARY..].to_vec();
+        tokens.swap(TOKENS - 2, TOKENS - 3);
+        assert!(last(&whole(&model, &tokens)) != last(&logits), "{}", variant.name);
+    }
+}
+
+#[test]
+fn windows_end_where_they_should() {
+    // In each of two layers a token sees four others, so in the end it hears of eight.
+    let tiny = Tiny::with_sizes("gemma2", Sizes::new(2)).set("attention.sliding_window", 5);
+    let model = load(&tiny.set("attention.sliding_window_pattern", 0)).unwrap();
+    let last = |tokens: &[u32]| whole(&model, tokens).split_off((TOKENS - 1) * Sizes::VOCABULARY);
+    for (back, seen) in [(8, true), (9, false)] {
+        let mut tokens = tokens();
+        let before = last(&tokens);
+        tokens[TOKENS - 1 - back] ^= 1;
+        assert_eq!(last(&tokens) != before, seen, "{back} back");
+    }
+}
+
+#[test]
+fn rows_of_logits_do_not_depend_on_which_are_asked_for() {
+    for variant in samples() {
+        let (model, tokens) = (open(&variant), tokens());
+        let all = whole(&model, &tokens);
+        for outputs in [&[0, 5, 6, TOKENS - 1][..], &[]] {
+            let mut cache = KvMemory::new(model.program(), TensorType::F32, TOKENS).unwrap();
+            let batch = Batch { tokens: &tokens, start: 0, outputs };
+            let found = model.run(batch, &mut cache).unwrap();
+            let row = |&row: &usize| all[row * Sizes::VOCABULARY..][..Sizes::VOCABULARY].to_vec();
+            let expected: Vec<f32> = outputs.iter().flat_map(row).collect();
+            assert!(found == expected, "{}, rows {outputs:?}", variant.name);
+        }
+    }
+}
+
+#[test]
+fn smaller_caches_are_close() {
+    for variant in samples() {
+        let (model, tokens) = (open(&variant), tokens());
+        let expected = whole(&model, &tokens);
+        let error = |format| nmse(&run(&model, &tokens, TOKENS, format), &expected);
+        let half = error(TensorType::F16);
+        assert!(half > 0.0 && half < F16_CACHE_NMSE, "{}: F16 {half:e}", variant.name);
+        let caches = &model.program().key_values;
+        if caches.iter().all(|cache| cache.key_size % 32 == 0 && cache.value_size % 32 == 0) {
+            let bytes = error(TensorType::Q8_0);
+            assert!(bytes > half && bytes < Q8_0_CACHE_NMSE, "{}: Q8_0 {bytes:e}", variant.name);
+        }
+    }
+}
+
+#[test]
+fn listings_name_everything() {
+    for variant in samples() {
+        let model = open(&variant);
+        let (program, listing) = (model.program(), model.program().to_string());
+        assert_eq!(listing.lines().count(), program.steps.len() + 1, "{}", variant.name);
+        assert!(listing.starts_with(&format!("{}: ", variant.tiny.architecture)), "{listing}");
+        assert!(!listing.contains('?'), "{}:\n{listing}", variant.name);
+        for weight in program.weights.iter().filter(|weight| !weight.name.starts_with("rope_")) {
+            assert!(listing.contains(&weight.name), "{} is not in\n{listing}", weight.name);
+        }
+    }
+}
+
+#[test]
+fn programs_use_all_tensors() {
+    for variant in samples() {
+        let (file, model) = (variant.tiny.file(), open(&variant));
+        let used: BTreeSet<&str> = model.program().weights.iter().map(|weight| &weight.name[..]).collect();
+        let unused = file.tensors().iter().map(|tensor| tensor.name()).filter(|name| !used.contains(name));
+        // Of two tables of rotation factors one is used; layers for several tokens at once are not.
+        let unused: Vec<&str> = unused.filter(|name| !name.starts_with("rope_factors_")).collect();
+        let is_next = |name: &&str| variant.name == "glm4-next-layer" && name.starts_with("blk.2.");
+        assert!(unused.iter().all(is_next), "{}: {unused:?}", variant.name);
+    }
+}
+
+/// The logits of a variant, by name.
+fn logits(name: &str) -> Vec<f32> {
+    let variants = variants::all();
+    let variant = variants.iter().find(|variant| variant.name == name);
+    whole(&open(variant.unwrap_or_else(|| panic!("no variant {name}"))), &tokens())
+}
+
+#[test]
+fn different_words_for_one_thing_give_the_same_logits() {
+    for (name, same) in [
+        ("mistral-plain", "llama-plain"),
+        ("llama-defaults", "llama-plain"),
+        ("llama-array-keys", "llama-plain"),
+        ("llama-fused", "llama-plain"),
+        ("llama-biases", "llama-fused-biases"),
+        ("llama-no-scaling", "llama-plain"),
+        ("llama-yarn-no-factor", "llama-plain"),
+        ("llama-untyped-factor", "llama-linear"),
+        ("llama-old-factor", "llama-linear"),
+        ("llama-yarn-no-original", "llama-yarn-context"),
+        ("gemma3-zero-window", "gemma3-wide-window"),
+        ("granite-rotation", "granite-plain"),
+        ("glm4-fused", "glm4-plain"),
+        ("glm4-next-layer", "glm4-plain"),
+        ("phi3-ignored-window", "phi3-plain"),
+        ("phi3-split", "phi3-plain"),
+        ("olmo2-fused", "olmo2-plain"),
+    ] {
+        assert!(logits(name) == logits(same), "{name} is not {same}");
+    }
+}
+
+#[test]
+fn options_change_the_logits() {
+    for (name, plain) in [
+        ("llama-biases", "llama-plain"),
+        ("llama-base", "llama-plain"),
+        ("llama-freqs", "llama-plain"),
+        ("llama-linear", "llama-plain"),
+        ("llama-freqs-linear", "llama-freqs"),
+        ("llama-yarn", "llama-linear"),
+        ("llama-yarn", "llama-yarn-context"),
+        ("llama-yarn-attention", "llama-yarn-context"),
+        ("llama-yarn-shrinking", "llama-plain"),
+        ("llama-longrope", "llama-longrope-short"),
+        ("gemma2-no-window", "gemma2-plain"),
+        ("gemma2-softcaps", "gemma2-plain"),
+        ("gemma2-window-base", "gemma2-plain"),
+        ("gemma2-pattern", "gemma2-plain"),
+        ("gemma2-pattern", "gemma2-pattern-array"),
+        ("gemma3-linear", "gemma3-plain"),
+        ("gemma3-softcap", "gemma3-plain"),
+        ("gemma3-pattern", "gemma3-pattern-array"),
+        ("gemma3-yarn", "gemma3-linear"),
+        ("phi3-long", "phi3-short"),
+        ("granite-no-rotation", "granite-plain"),
+        ("granite-logit-scale-only", "granite-plain"),
+        ("granite-freqs", "granite-plain"),
+        ("glm4-sections", "glm4-plain"),
+        ("olmo2-windows", "olmo2-windows-yarn"),
+        ("olmo2-windows-yarn", "olmo2-windows-array"),
+    ] {
+        let change = nmse(&logits(name), &logits(plain));
+        assert!(change > 1e-3, "{name} differs from {plain} by {change:e}");
+    }
+}
+
+/// Loads a wrong file, and holds the error to a list of words.
+#[track_caller]
+fn assert_fails(tiny: Tiny, words: &[&str]) {
+    let error = load(&tiny).map(|model| model.program().to_string()).unwrap_err().to_string();
+    for word in words {
+        assert!(error.contains(word), "`{word}` is not in `{error}`");
+    }
+}
+
+#[test]
+fn unknown_architectures_are_named_beside_the_known() {
+    let known: Vec<&str> = model::architectures().collect();
+    let llama = || Tiny::new("llama");
+    assert_fails(llama().set("general.architecture", "parrot"), &["general.architecture", "`parrot`"]);
+    assert_fails(llama().set("general.architecture", "parrot"), &known);
+    assert_fails(llama().unset(&["general.architecture"]), &["general.architecture", "nothing", "llama"]);
+}
+
+#[test]
+fn every_tensor_is_called_for_and_measured() {
+    for family in model::architectures() {
+        let tiny = Tiny::with_sizes(family, Sizes::thin(2));
+        let file = tiny.file();
+        for tensor in file.tensors().iter().filter(|tensor| !tensor.name().ends_with(".bias")) {
+            let name = tensor.name();
+            // Without its own, the output is the embedding table; without the fused one, the first of three is missed.
+            if name != "output.weight" {
+                assert_fails(tiny.clone().remove(name), &[&name.replace("attn_qkv", "attn_q"), "nothing"]);
+            }
+            let mut shape: Vec<usize> = tensor.shape().iter().map(|&size| size as usize).collect();
+            let expected = shape[0].to_string();
+            shape[0] += 32;
+            assert_fails(tiny.clone().add(name, &shape), &[name, &shape[0].to_string(), &expected]);
+        }
+        assert_fails(tiny.clone().add("output.bias", &[7]), &["output.bias", "7", "128"]);
+    }
+}
+
+#[test]
+fn tensors_in_formats_that_are_no_weights_are_named() {
+    let name = "blk.1.ffn_down.weight";
+    let tiny = Tiny::with_sizes("llama", Sizes { inner: vec![256; 2], ..Sizes::new(2) });
+    assert_fails(tiny.clone().store_as(name, TensorType::Q8_K), &[name, "Q8_K"]);
+    assert_fails(tiny.store_as(name, TensorType::Q8_1), &[name, "Q8_1"]);
+}
+
+#[test]
+fn tensors_that_would_be_ignored_are_named() {
+    let scale = "blk.1.ffn_up.scale";
+    assert_fails(Tiny::new("llama").add(scale, &[1]), &[scale, "not supported"]);
+    let fused = Tiny::new("llama").fuse_query_key_value().add_to_layers("attn_k.bias", &[64]);
+    assert_fails(fused, &["blk.0.attn_k.bias", "attn_qkv.bias"]);
+}
+
+#[test]
+fn required_keys_are_called_for() {
+    let keys = ["embedding_length", "block_count", "context_length", "vocab_size", "feed_forward_length"];
+    for key in keys.into_iter().chain(["attention.head_count"]) {
+        assert_fails(Tiny::new("qwen2").unset(&[key]), &[&format!("qwen2.{key}"), "nothing"]);
+        assert_fails(Tiny::new("qwen2").set(key, "many"), &[&format!("qwen2.{key}"), "many"]);
+    }
+    assert_fails(Tiny::new("granite").unset(&["logit_scale"]), &["granite.logit_scale", "nothing"]);
+}
+
+#[test]
+fn numbers_that_cannot_be_are_named() {
+    let llama = || Tiny::new("llama");
+    for (key, value, word) in [
+        ("attention.head_count", 0, "0"),
+        ("attention.head_count_kv", 3, "3"),
+        ("attention.head_count_kv", 0, "0"),
+        ("attention.key_length", 0, "0"),
+        ("attention.value_length", 100_000, "100000"),
+        ("block_count", 0, "0"),
+        ("block_count", 100_000, "100000"),
+        ("embedding_length", 0, "0"),
+        ("rope.dimension_count", 7, "7"),
+        ("rope.dimension_count", 34, "34"),
+    ] {
+        assert_fails(llama().set(key, value), &[&format!("`llama.{key}`"), word]);
+    }
+    for base in [0.0, -1.0, f32::NAN] {
+        assert_fails(llama().set("rope.freq_base", base), &["llama.rope.freq_base"]);
+    }
+    assert_fails(llama().set("rope.scaling.factor", -2f32), &["llama.rope.scaling.factor", "-2"]);
+    assert_fails(llama().set("rope.scaling.type", "spiral"), &["llama.rope.scaling.type", "`spiral`", "yarn"]);
+    assert_fails(llama().set("attention.causal", false), &["llama.attention.causal", "false"]);
+    let sections = Tiny::new("glm4").set("rope.dimension_sections", vec![2u32, 2, 2, 2]);
+    assert_fails(sections, &["glm4.rope.dimension_sections", "2 in the fourth"]);
+    assert_fails(llama().set("nextn_predict_layers", 2), &["llama.block_count", "2"]);
+}
+
+#[test]
+fn arrays_have_an_entry_for_each_layer() {
+    for key in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
+        assert_fails(Tiny::new("llama").set(key, vec![4u32]), &[&format!("llama.{key}"), "array of 1", "2 layers"]);
+    }
+    let pattern = "attention.sliding_window_pattern";
+    let short = Tiny::new("gemma3").set(pattern, vec![true; 3]);
+    assert_fails(short, &["gemma3.attention.sliding_window_pattern", "array of 3", "7 layers"]);
+    assert_fails(Tiny::new("gemma3").set(pattern, "odd"), &["gemma3.attention.sliding_window_pattern", "odd"]);
+}
+
+#[test]
+fn batches_that_do_not_fit_are_refused() {
+    let model = load(&Tiny::new("llama")).unwrap();
+    let mut cache = KvMemory::new(model.program(), TensorType::F32, 4).unwrap();
+    let mut fails = |tokens: &[u32], start, outputs: &[usize], word: &str| {
+        let error = model.run(Batch { tokens, start, outputs }, &mut cache).unwrap_err().to_string();
+        assert!(error.contains(word), "`{word}` is not in `{error}`");
+    };
+    fails(&[1, 128], 0, &[], "128");
+    fails(&[1, 2], 3, &[], "position 5");
+    fails(&[1, 2], 0, &[2], "outputs");
+    let error = KvMemory::new(model.program(), TensorType::Q4_0, 4).unwrap_err().to_string();
+    assert!(error.contains("Q4_0"), "{error}");
+}

@@ -1,0 +1,326 @@
+//! Tiny random models of every family, made on the spot.
+//!
+//! A [`Tiny`] is the metadata and the tensors of a file that a test changes before it is written. Weights depend on the
+//! tensor's name alone, so a variant differs from the plain model in what it changes and nothing else. They are scaled so
+//! that every part of a layer moves the logits, which are of the order of 1 to 10.
+
+use kiln::gguf::{Gguf, GgufWriter, TensorType};
+use kiln::quant::Format;
+use std::sync::Arc;
+
+pub mod variants;
+
+/// Sizes of a model; vectors have one number a layer.
+#[derive(Clone)]
+pub struct Sizes {
+    pub width: usize,
+    pub heads: Vec<usize>,
+    pub kv_heads: Vec<usize>,
+    pub head_size: usize,
+    pub inner: Vec<usize>,
+}
+
+impl Sizes {
+    /// Tokens.
+    pub const VOCABULARY: usize = 128;
+
+    /// Four heads of 32, which two heads of keys and values serve.
+    pub fn new(layers: usize) -> Self {
+        Sizes { width: 128, heads: vec![4; layers], kv_heads: vec![2; layers], head_size: 32, inner: vec![96; layers] }
+    }
+
+    /// Smaller, for models with many layers; the width is no multiple of the heads.
+    pub fn thin(layers: usize) -> Self {
+        Sizes { width: 32, heads: vec![3; layers], kv_heads: vec![1; layers], head_size: 16, inner: vec![16; layers] }
+    }
+
+    /// As [`Sizes::new`], with heads that do not add up to the width.
+    pub fn odd_heads(layers: usize) -> Self {
+        Sizes { heads: vec![6; layers], kv_heads: vec![3; layers], ..Sizes::new(layers) }
+    }
+}
+
+/// A metadata value.
+#[derive(Clone)]
+pub enum Fact {
+    Count(u32),
+    Number(f32),
+    Flag(bool),
+    Text(String),
+    Counts(Vec<u32>),
+    Flags(Vec<bool>),
+}
+
+macro_rules! fact_from {
+    ($($type:ty: $variant:ident),*) => {$(
+        impl From<$type> for Fact {
+            fn from(value: $type) -> Fact {
+                Fact::$variant(value.into())
+            }
+        }
+    )*};
+}
+
+fact_from!(u32: Count, f32: Number, bool: Flag, &str: Text, Vec<u32>: Counts, Vec<bool>: Flags);
+
+/// A model in the making.
+#[derive(Clone)]
+pub struct Tiny {
+    pub architecture: String,
+    sizes: Sizes,
+    facts: Vec<(String, Fact)>,
+    tensors: Vec<(String, Vec<usize>, TensorType)>,
+}
+
+impl Tiny {
+    /// The plain model of a family.
+    pub fn new(architecture: &str) -> Self {
+        let sizes = match architecture {
+            "qwen3" | "gemma" => Sizes::odd_heads(2),
+            "gemma2" | "smollm3" => Sizes::new(5),
+            "gemma3" => Sizes { width: 64, ..Sizes::new(7) },
+            _ => Sizes::new(2),
+        };
+        Tiny::with_sizes(architecture, sizes)
+    }
+
+    /// The plain model of a family in other sizes.
+    pub fn with_sizes(architecture: &str, sizes: Sizes) -> Self {
+        let tiny = Tiny { architecture: architecture.into(), sizes: sizes.clone(), facts: vec![], tensors: vec![] };
+        let tiny = tiny
+            .set("general.architecture", architecture)
+            .set("tokenizer.ggml.model", "none")
+            .set("vocab_size", Sizes::VOCABULARY as u32)
+            .set("context_length", 256)
+            .set("embedding_length", sizes.width as u32)
+            .set("block_count", sizes.heads.len() as u32)
+            .set("attention.layer_norm_rms_epsilon", 0.01f32)
+            .per_layer("attention.head_count", &sizes.heads)
+            .per_layer("attention.head_count_kv", &sizes.kv_heads)
+            .per_layer("feed_forward_length", &sizes.inner)
+            .set("attention.key_length", sizes.head_size as u32)
+            .set("attention.value_length", sizes.head_size as u32);
+        let tiny = match architecture {
+            "gemma2" => tiny.set("attention.sliding_window", 8),
+            "gemma3" => tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32),
+            "granite" => tiny
+                .set("embedding_scale", 1.5f32)
+                .set("residual_scale", 0.7f32)
+                .set("attention.scale", 0.3f32)
+                .set("logit_scale", 0.8f32),
+            "glm4" => tiny.set("rope.dimension_count", sizes.head_size as u32 / 2),
+            _ => tiny,
+        };
+        let width = sizes.width;
+        let mut tiny = tiny.add("token_embd.weight", &[width, Sizes::VOCABULARY]).add("output_norm.weight", &[width]);
+        if !architecture.starts_with("gemma") {
+            tiny = tiny.add("output.weight", &[width, Sizes::VOCABULARY]);
+        }
+        (0..sizes.heads.len()).fold(tiny, Tiny::layer)
+    }
+
+    fn layer(self, layer: usize) -> Self {
+        let Sizes { width, head_size, .. } = self.sizes;
+        let (heads, kv_heads) = (self.sizes.heads[layer], self.sizes.kv_heads[layer]);
+        let (queries, keys, inner) = (heads * head_size, kv_heads * head_size, self.sizes.inner[layer]);
+        let architecture = self.architecture.clone();
+        let is = |names: &[&str]| names.contains(&architecture.as_str());
+        let mut parts: Vec<(&str, Vec<usize>)> =
+            vec![("attn_output.weight", vec![queries, width]), ("ffn_down.weight", vec![inner, width])];
+        if is(&["phi3"]) {
+            parts.push(("attn_qkv.weight", vec![width, queries + 2 * keys]));
+        } else {
+            parts.push(("attn_q.weight", vec![width, queries]));
+            parts.push(("attn_k.weight", vec![width, keys]));
+            parts.push(("attn_v.weight", vec![width, keys]));
+        }
+        if is(&["phi3", "glm4"]) {
+            parts.push(("ffn_up.weight", vec![width, 2 * inner]));
+        } else {
+            parts.push(("ffn_gate.weight", vec![width, inner]));
+            parts.push(("ffn_up.weight", vec![width, inner]));
+        }
+        if is(&["qwen2"]) {
+            parts.push(("attn_q.bias", vec![queries]));
+            parts.push(("attn_k.bias", vec![keys]));
+            parts.push(("attn_v.bias", vec![keys]));
+        }
+        if is(&["qwen3", "gemma3"]) {
+            parts.push(("attn_q_norm.weight", vec![head_size]));
+            parts.push(("attn_k_norm.weight", vec![head_size]));
+        }
+        if is(&["olmo2"]) {
+            parts.push(("attn_q_norm.weight", vec![queries]));
+            parts.push(("attn_k_norm.weight", vec![keys]));
+        } else {
+            parts.push(("attn_norm.weight", vec![width]));
+            parts.push(("ffn_norm.weight", vec![width]));
+        }
+        if is(&["gemma2", "gemma3", "glm4", "olmo2"]) {
+            parts.push(("post_attention_norm.weight", vec![width]));
+            parts.push(("post_ffw_norm.weight", vec![width]));
+        }
+        parts.iter().fold(self, |tiny, (name, shape)| tiny.add(&format!("blk.{layer}.{name}"), shape))
+    }
+
+    pub fn layers(&self) -> usize {
+        self.sizes.heads.len()
+    }
+
+    fn per_layer(self, key: &str, values: &[usize]) -> Self {
+        let values: Vec<u32> = values.iter().map(|&value| value as u32).collect();
+        match values.iter().all(|value| *value == values[0]) {
+            true => self.set(key, values[0]),
+            false => self.set(key, values),
+        }
+    }
+
+    /// The full name of a key.
+    pub fn key(&self, key: &str) -> String {
+        match key.starts_with("general.") || key.starts_with("tokenizer.") {
+            true => key.into(),
+            false => format!("{}.{key}", self.architecture),
+        }
+    }
+
+    /// Sets a key, named without its architecture.
+    pub fn set(mut self, key: &str, value: impl Into<Fact>) -> Self {
+        let key = self.key(key);
+        self.facts.retain(|(known, _)| *known != key);
+        self.facts.push((key, value.into()));
+        self
+    }
+
+    /// Takes keys away.
+    pub fn unset(mut self, keys: &[&str]) -> Self {
+        for key in keys {
+            let key = self.key(key);
+            let before = self.facts.len();
+            self.facts.retain(|(known, _)| *known != key);
+            assert!(self.facts.len() < before, "{key} is not there");
+        }
+        self
+    }
+
+    /// Adds a tensor, or gives it another shape.
+    pub fn add(mut self, name: &str, shape: &[usize]) -> Self {
+        self.tensors.retain(|(known, ..)| known != name);
+        self.tensors.push((name.into(), shape.to_vec(), TensorType::F32));
+        self
+    }
+
+    /// Adds a tensor to each layer.
+    pub fn add_to_layers(self, name: &str, shape: &[usize]) -> Self {
+        (0..self.layers()).fold(self, |tiny, layer| tiny.add(&format!("blk.{layer}.{name}"), shape))
+    }
+
+    /// Takes a tensor away.
+    pub fn remove(mut self, name: &str) -> Self {
+        let before = self.tensors.len();
+        self.tensors.retain(|(known, ..)| known != name);
+        assert!(self.tensors.len() < before, "{name} is not there");
+        self
+    }
+
+    /// Stores a tensor in another format.
+    pub fn store_as(mut self, name: &str, format: TensorType) -> Self {
+        let tensor = self.tensors.iter_mut().find(|(known, ..)| known == name);
+        tensor.unwrap().2 = format;
+        self
+    }
+
+    /// One tensor instead of three for queries, keys and values, with the same numbers.
+    pub fn fuse_query_key_value(mut self) -> Self {
+        for layer in 0..self.layers() {
+            let head_size = self.sizes.head_size;
+            let rows = (self.sizes.heads[layer] + 2 * self.sizes.kv_heads[layer]) * head_size;
+            for part in ["q", "k", "v"] {
+                self = self.remove(&format!("blk.{layer}.attn_{part}.weight"));
+            }
+            let shape = [self.sizes.width, rows];
+            self = self.add(&format!("blk.{layer}.attn_qkv.weight"), &shape);
+        }
+        self
+    }
+
+    /// The file.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut writer = GgufWriter::new();
+        for (key, fact) in &self.facts {
+            let set = match fact {
+                Fact::Count(value) => writer.set(key, *value),
+                Fact::Number(value) => writer.set(key, *value),
+                Fact::Flag(value) => writer.set(key, *value),
+                Fact::Text(value) => writer.set(key, value.as_str()),
+                Fact::Counts(values) => writer.set(key, values.clone()),
+                Fact::Flags(values) => writer.set(key, values.clone()),
+            };
+            set.unwrap();
+        }
+        for (name, shape, kind) in &self.tensors {
+            let values = self.values(name, shape);
+            let format = Format::of(*kind).unwrap();
+            let mut bytes = vec![0; format.bytes_for(values.len()).unwrap()];
+            if *kind != TensorType::Q8_K {
+                format.encode(&values, &mut bytes).unwrap();
+            }
+            let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+            writer.tensor(name, &shape, *kind, bytes).unwrap();
+        }
+        let mut bytes = Vec::new();
+        writer.write(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub fn file(&self) -> Arc<Gguf> {
+        Arc::new(Gguf::from_bytes(self.bytes()).unwrap())
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Vec<f32> {
+        if let Some((layer, kind)) = name.split_once("attn_qkv.") {
+            return self.fused_values(layer, kind, shape);
+        }
+        let count = shape.iter().product();
+        let part = name.rsplit_once('.').map_or(name, |(part, _)| part);
+        let tied = !self.tensors.iter().any(|(name, ..)| name == "output.weight");
+        let (middle, spread) = match part.rsplit('.').next().unwrap_or(part) {
+            "rope_freqs" | "rope_factors_long" | "rope_factors_short" => (2.0, 0.9),
+            part if part.ends_with("_norm") => (1.0, 0.5),
+            _ if name.ends_with(".bias") => (0.0, 0.5),
+            "token_embd" if tied => (0.0, 4.0 / (shape[0] as f32).sqrt()),
+            "token_embd" => (0.0, 1.7),
+            "output" => (0.0, 5.0 / (shape[0] as f32).sqrt()),
+            "attn_q" | "attn_k" => (0.0, 3.0 / (shape[0] as f32).sqrt()),
+            _ => (0.0, 2.0 / (shape[0] as f32).sqrt()),
+        };
+        random(name, count).map(|value| middle + spread * value).collect()
+    }
+}
+
+impl Tiny {
+    /// The numbers of three tensors, one above the other; `layer` as in `blk.0.`, `kind` is `weight` or `bias`.
+    fn fused_values(&self, layer: &str, kind: &str, shape: &[usize]) -> Vec<f32> {
+        let number: usize = layer.split('.').nth(1).unwrap().parse().unwrap();
+        let (heads, kv_heads) = (self.sizes.heads[number], self.sizes.kv_heads[number]);
+        let parts = [("q", heads), ("k", kv_heads), ("v", kv_heads)];
+        let part = |(part, heads): (&str, usize)| {
+            let mut shape = shape.to_vec();
+            *shape.last_mut().unwrap() = heads * self.sizes.head_size;
+            self.values(&format!("{layer}attn_{part}.{kind}"), &shape)
+        };
+        parts.into_iter().flat_map(part).collect()
+    }
+}
+
+/// Numbers between -1 and 1 that depend on the name.
+pub fn random(name: &str, count: usize) -> impl Iterator<Item = f32> {
+    let mut state = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (0..count).map(move |_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    })
+}

@@ -1,0 +1,293 @@
+//! The variants of every family that change the program: what files have and leave out.
+
+use super::{Sizes, Tiny, random};
+
+/// The context that programs are made for.
+pub const CONTEXT: usize = 256;
+
+/// A model.
+pub struct Variant {
+    /// The family, and what is special.
+    pub name: String,
+    pub tiny: Tiny,
+}
+
+/// All variants of all families.
+pub fn all() -> Vec<Variant> {
+    let mut variants = vec![];
+    let families = [llama, rope, qwen, gemma, gemma2, gemma3, phi3, granite, others, olmo2];
+    for family in families {
+        let mut add = |name: &str, tiny: Tiny| {
+            let name = format!("{}-{name}", tiny.architecture);
+            variants.push(Variant { name, tiny });
+        };
+        family(&mut add);
+    }
+    variants
+}
+
+/// Models that differ from the plain ones in everything that may differ, at random.
+pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
+    let families: Vec<&str> = kiln::model::architectures().filter(|name| *name != "mistral").collect();
+    (0..count).map(move |number| {
+        let family = families[number % families.len()];
+        let name = format!("{family}-mixed-{number}");
+        let dice = random(&name, 64).map(|value| ((value + 1.0) * 500.0) as usize);
+        Variant { tiny: mix(family, dice), name }
+    })
+}
+
+fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
+    let mut pick = |from: &[usize]| from[dice.next().unwrap() % from.len()];
+    let layers = pick(&[1, 2, 3, 5, 7]);
+    let (head_size, kv_heads) = (pick(&[8, 16, 24, 32, 64]), pick(&[1, 2, 3]));
+    let heads = kv_heads * pick(&[1, 2, 4]);
+    let width_is_heads = ["qwen2", "phi3", "olmo2"].contains(&family); // to the reference
+    let sizes = Sizes {
+        width: if width_is_heads { heads * head_size } else { pick(&[64, 72, 104, 128]) },
+        heads: vec![heads; layers],
+        kv_heads: vec![kv_heads; layers],
+        head_size,
+        inner: vec![pick(&[32, 40, 88]); layers],
+    };
+    let tiny = mix_rope(Tiny::with_sizes(family, sizes.clone()), head_size, &mut pick);
+    let tiny = match family {
+        "gemma2" | "gemma3" | "olmo2" => mix_windows(tiny, &mut pick),
+        "gemma" => tiny,
+        _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
+        _ => tiny,
+    };
+    mix_query_key_value(tiny, &sizes, &mut pick)
+}
+
+type Pick<'a> = &'a mut dyn FnMut(&[usize]) -> usize;
+
+fn mix_rope(tiny: Tiny, head_size: usize, pick: Pick) -> Tiny {
+    let tiny = tiny.set("rope.freq_base", pick(&[100, 10_000, 1_000_000]) as f32);
+    let tiny = match pick(&[0, 1, 2, 3]) {
+        0 => tiny,
+        1 => tiny.set("rope.scaling.factor", pick(&[2, 3, 8]) as f32),
+        _ => {
+            let tiny = tiny.set("rope.scaling.type", "yarn").set("rope.scaling.factor", pick(&[2, 5, 32]) as f32);
+            tiny.set("rope.scaling.original_context_length", pick(&[8, 32, 200]) as u32)
+        }
+    };
+    let partial = ["phi3", "glm4", "gemma2", "gemma3"].contains(&tiny.architecture.as_str());
+    match partial && pick(&[0, 1]) == 1 {
+        true => tiny.set("rope.dimension_count", head_size as u32 / 2),
+        false => tiny,
+    }
+}
+
+fn mix_windows(tiny: Tiny, pick: Pick) -> Tiny {
+    // The reference wants one layer at least without a window, if there are windows.
+    let global = pick(&[0, 1, 2, 3, 4, 5, 6]) % tiny.layers();
+    let windows: Vec<bool> = (0..tiny.layers()).map(|layer| layer != global && pick(&[0, 1, 2]) > 0).collect();
+    if !windows.contains(&true) {
+        return tiny.set("attention.sliding_window", 100);
+    }
+    let tiny = tiny.set("attention.sliding_window", pick(&[1, 2, 5, 11]) as u32);
+    tiny.set("attention.sliding_window_pattern", windows)
+}
+
+fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
+    let (queries, keys) = (sizes.heads[0] * sizes.head_size, sizes.kv_heads[0] * sizes.head_size);
+    let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
+    let tiny = match tiny.architecture.as_str() {
+        "qwen2" => return tiny,
+        "phi3" => tiny,
+        _ if fuse => tiny.fuse_query_key_value(),
+        _ => tiny,
+    };
+    match bias {
+        false => tiny,
+        true if fuse || tiny.architecture == "phi3" => tiny.add_to_layers("attn_qkv.bias", &[queries + 2 * keys]),
+        true => {
+            let tiny = tiny.add_to_layers("attn_q.bias", &[queries]);
+            tiny.add_to_layers("attn_k.bias", &[keys]).add_to_layers("attn_v.bias", &[keys])
+        }
+    }
+}
+
+type Add<'a> = &'a mut dyn FnMut(&str, Tiny);
+
+const HEAD_KEYS: [&str; 2] = ["attention.key_length", "attention.value_length"];
+
+fn llama(add: Add) {
+    let plain = || Tiny::new("llama");
+    let biases = |tiny: Tiny| {
+        let tiny = tiny.add_to_layers("attn_output.bias", &[128]).add_to_layers("ffn_down.bias", &[128]);
+        tiny.add_to_layers("ffn_gate.bias", &[96]).add_to_layers("ffn_up.bias", &[96])
+    };
+    add("plain", plain());
+    add("defaults", plain().unset(&HEAD_KEYS));
+    add(
+        "one-head-count",
+        Tiny::with_sizes("llama", Sizes { kv_heads: vec![4; 2], ..Sizes::new(2) }).unset(&["attention.head_count_kv"]),
+    );
+    add("array-keys", plain().set("attention.head_count", vec![4u32; 2]).set("feed_forward_length", vec![96u32; 2]));
+    add("fused", plain().fuse_query_key_value());
+    add("fused-biases", biases(plain()).fuse_query_key_value().add_to_layers("attn_qkv.bias", &[256]));
+    let separate = biases(plain()).add_to_layers("attn_q.bias", &[128]);
+    add("biases", separate.add_to_layers("attn_k.bias", &[64]).add_to_layers("attn_v.bias", &[64]));
+    add("tied", plain().remove("output.weight"));
+    add("odd-heads", Tiny::with_sizes("llama", Sizes::odd_heads(2)));
+    let narrow = plain().set("attention.value_length", 16).add_to_layers("attn_v.weight", &[128, 32]);
+    add("narrow-values", narrow.add_to_layers("attn_output.weight", &[64, 128]));
+    add("attention-scale", plain().set("attention.scale", 0.5f32));
+    let uneven = Sizes { heads: vec![4, 2, 6], kv_heads: vec![2, 1, 2], inner: vec![96, 32, 64], ..Sizes::new(3) };
+    add("uneven-layers", Tiny::with_sizes("llama", uneven));
+    add("plain", Tiny::new("mistral"));
+}
+
+/// Everything that `rope.*` can say, on llama.
+fn rope(add: Add) {
+    let plain = || Tiny::new("llama");
+    let yarn = || plain().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 4f32);
+    add("base", plain().set("rope.freq_base", 500_000f32));
+    add("freqs", plain().add("rope_freqs.weight", &[16]));
+    add("linear", plain().set("rope.scaling.type", "linear").set("rope.scaling.factor", 4f32));
+    add("untyped-factor", plain().set("rope.scaling.factor", 4f32));
+    add("old-factor", plain().set("rope.scale_linear", 4f32));
+    add("no-scaling", plain().set("rope.scaling.type", "none").set("rope.scaling.factor", 4f32));
+    add("freqs-linear", plain().add("rope_freqs.weight", &[16]).set("rope.scaling.factor", 4f32));
+    add("yarn", yarn().set("rope.scaling.original_context_length", 16));
+    add("yarn-context", yarn());
+    add("yarn-no-original", yarn().set("rope.scaling.original_context_length", 0));
+    add("yarn-attention", yarn().set("rope.scaling.attn_factor", 0.8f32));
+    add("yarn-shrinking", yarn().set("rope.scaling.factor", 0.5f32));
+    add("yarn-no-factor", yarn().unset(&["rope.scaling.factor"]));
+    let tables = |tiny: Tiny| {
+        let tiny = tiny.add("rope_factors_long.weight", &[16]).add("rope_factors_short.weight", &[16]);
+        tiny.set("rope.scaling.type", "longrope").set("rope.scaling.original_context_length", 64)
+    };
+    add("longrope", tables(plain()).set("rope.scaling.attn_factor", 1.2f32));
+    add("longrope-short", tables(plain()).set("rope.scaling.original_context_length", CONTEXT as u32));
+    add("longrope-factor", tables(plain()).set("rope.scaling.factor", 4f32));
+}
+
+fn qwen(add: Add) {
+    add("plain", Tiny::new("qwen2"));
+    add("tied", Tiny::new("qwen2").remove("output.weight"));
+    add("defaults", Tiny::new("qwen2").unset(&HEAD_KEYS));
+    add("output-bias", Tiny::new("qwen2").add("output.bias", &[Sizes::VOCABULARY]));
+    let yarn = Tiny::new("qwen2").set("rope.scaling.type", "yarn").set("rope.scaling.factor", 4f32);
+    add("yarn", yarn.set("rope.scaling.original_context_length", 32).set("rope.freq_base", 1e6f32));
+    add("plain", Tiny::new("qwen3"));
+    add("tied", Tiny::new("qwen3").remove("output.weight"));
+    add("defaults", Tiny::with_sizes("qwen3", Sizes::new(2)).unset(&HEAD_KEYS));
+    let yarn = Tiny::new("qwen3").set("rope.scaling.type", "yarn").set("rope.scaling.factor", 4f32);
+    add("yarn", yarn.set("rope.scaling.original_context_length", 32));
+}
+
+fn gemma(add: Add) {
+    add("plain", Tiny::new("gemma"));
+    add("defaults", Tiny::with_sizes("gemma", Sizes::new(2)).unset(&HEAD_KEYS));
+    add("one-kv-head", Tiny::with_sizes("gemma", Sizes { kv_heads: vec![1; 2], ..Sizes::new(2) }));
+    add("linear", Tiny::new("gemma").set("rope.scaling.factor", 2f32));
+}
+
+fn gemma2(add: Add) {
+    let plain = || Tiny::new("gemma2");
+    add("plain", plain());
+    add("no-window", plain().unset(&["attention.sliding_window"]));
+    add("softcaps", plain().set("attn_logit_softcapping", 3f32).set("final_logit_softcapping", 5f32));
+    add("pattern", plain().set("attention.sliding_window_pattern", 3));
+    add("pattern-one", plain().set("attention.sliding_window_pattern", 1));
+    add("pattern-zero", plain().set("attention.sliding_window_pattern", 0));
+    let layers = vec![false, true, true, false, true];
+    add("pattern-array", plain().set("attention.sliding_window_pattern", layers));
+    add("window-base", plain().set("rope.freq_base_swa", 500f32));
+    add("linear", plain().set("rope.scaling.factor", 4f32));
+    // The 27B model, by which the reference means one of 46 layers.
+    let deep = Tiny::with_sizes("gemma2", Sizes::thin(46)).set("attention.sliding_window", 8);
+    add("46-layers", deep);
+}
+
+fn gemma3(add: Add) {
+    let plain = || Tiny::new("gemma3");
+    add("plain", plain());
+    add("linear", plain().set("rope.scaling.type", "linear").set("rope.scaling.factor", 8f32));
+    add("no-window", plain().unset(&["attention.sliding_window"]).set("rope.scaling.factor", 8f32));
+    add("wide-window", plain().set("attention.sliding_window", 100).set("rope.freq_base_swa", 100_000f32));
+    add("zero-window", plain().set("attention.sliding_window", 0));
+    add("window-base", plain().set("rope.freq_base_swa", 500f32));
+    add("pattern", plain().set("attention.sliding_window_pattern", 2));
+    add("pattern-zero", plain().set("attention.sliding_window_pattern", 0));
+    let layers = vec![false, true, true, false, true, true, false];
+    add("pattern-array", plain().set("attention.sliding_window_pattern", layers));
+    add("softcap", plain().set("final_logit_softcapping", 5f32));
+    add("untied", plain().add("output.weight", &[64, Sizes::VOCABULARY]));
+    let yarn = plain().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 8f32);
+    add("yarn", yarn.set("rope.scaling.original_context_length", 32).set("rope.scaling.attn_factor", 0.9f32));
+    // The 27B model, by which the reference means one of 62 layers.
+    add("62-layers", Tiny::with_sizes("gemma3", Sizes::thin(62)));
+}
+
+fn phi3(add: Add) {
+    let plain = || Tiny::new("phi3");
+    let tables = |tiny: Tiny, pairs: usize| {
+        let tiny = tiny.add("rope_factors_long.weight", &[pairs]).add("rope_factors_short.weight", &[pairs]);
+        tiny.set("rope.scaling.original_context_length", 64).set("rope.scaling.attn_factor", 1.19f32)
+    };
+    add("plain", plain());
+    add("defaults", plain().unset(&HEAD_KEYS));
+    add("tied", plain().remove("output.weight"));
+    add("long", tables(plain(), 16));
+    add("short", tables(plain(), 16).set("rope.scaling.original_context_length", CONTEXT as u32));
+    add("long-partial", tables(plain(), 12).set("rope.dimension_count", 24));
+    add("long-factor", tables(plain(), 16).set("rope.scaling.type", "longrope").set("rope.scaling.factor", 4f32));
+    add("untyped-factor", tables(plain(), 16).set("rope.scaling.factor", 4f32));
+    add("ignored-window", plain().set("attention.sliding_window", 4));
+    let mut split = plain();
+    for layer in 0..2 {
+        split = split.remove(&format!("blk.{layer}.attn_qkv.weight"));
+    }
+    let split = split.add_to_layers("attn_q.weight", &[128, 128]);
+    add("split", split.add_to_layers("attn_k.weight", &[128, 64]).add_to_layers("attn_v.weight", &[128, 64]));
+}
+
+fn granite(add: Add) {
+    let plain = || Tiny::new("granite");
+    add("plain", plain());
+    add("tied", plain().remove("output.weight"));
+    add("logit-scale-only", plain().unset(&["embedding_scale", "residual_scale", "attention.scale"]));
+    add("no-rotation", plain().set("rope.scaling.finetuned", false));
+    add("rotation", plain().set("rope.scaling.finetuned", true));
+    add("freqs", plain().add("rope_freqs.weight", &[16]));
+    add("biases", plain().add_to_layers("attn_output.bias", &[128]).add_to_layers("ffn_down.bias", &[128]));
+}
+
+fn others(add: Add) {
+    add("plain", Tiny::new("smollm3"));
+    add("tied", Tiny::new("smollm3").remove("output.weight"));
+    add("plain", Tiny::new("glm4"));
+    add("defaults", Tiny::new("glm4").unset(&HEAD_KEYS).unset(&["rope.dimension_count"]));
+    let biases = Tiny::new("glm4").add_to_layers("attn_q.bias", &[128]);
+    add("biases", biases.add_to_layers("attn_k.bias", &[64]).add_to_layers("attn_v.bias", &[64]));
+    add("fused", Tiny::new("glm4").fuse_query_key_value());
+    add("sections", Tiny::new("glm4").set("rope.dimension_sections", vec![2u32, 3, 3, 0]));
+    // A layer for predicting several tokens at once, which is no part of the trunk.
+    let next = Tiny::with_sizes("glm4", Sizes::new(3)).set("nextn_predict_layers", 1);
+    let next = next.add("blk.2.nextn.eh_proj.weight", &[256, 128]);
+    add("next-layer", next.add("blk.2.nextn.enorm.weight", &[128]).add("blk.2.nextn.hnorm.weight", &[128]));
+}
+
+fn olmo2(add: Add) {
+    let plain = || Tiny::new("olmo2");
+    let deep = || Tiny::with_sizes("olmo2", Sizes::new(5)).set("attention.sliding_window", 8);
+    let yarn = |tiny: Tiny| {
+        let tiny = tiny.set("rope.scaling.type", "yarn").set("rope.scaling.factor", 8f32);
+        tiny.set("rope.scaling.original_context_length", 32).set("rope.scaling.attn_factor", 1.2f32)
+    };
+    add("plain", plain());
+    add("defaults", plain().unset(&HEAD_KEYS));
+    add("many-kv-heads", Tiny::with_sizes("olmo2", Sizes { kv_heads: vec![4; 2], ..Sizes::new(2) }));
+    add("fused", plain().fuse_query_key_value());
+    // OLMo 3.
+    add("windows", deep());
+    add("windows-yarn", yarn(deep()));
+    let layers = vec![true, false, true, true, false];
+    add("windows-array", yarn(deep()).set("attention.sliding_window_pattern", layers));
+    add("windows-base", deep().set("rope.freq_base_swa", 500f32));
+}
