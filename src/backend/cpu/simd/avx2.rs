@@ -29,6 +29,14 @@ macro_rules! avx2 {
     };
 }
 
+/// How to shuffle the bytes of a lane so that bytes A and B stand in the upper halves of 16 bits, over zeros.
+const fn first(a: i32, b: i32) -> i32 {
+    0x0080_0080 | a << 8 | b << 24
+}
+
+/// What to add to that for the next lane.
+const EACH: i32 = 0x0400_0400;
+
 #[target_feature(enable = "avx2,fma,f16c")]
 fn vectorized<T: Task>(s: Avx2, task: T) -> T::Output {
     task.run(s)
@@ -112,12 +120,13 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn pair<const A: usize, const B: usize>(self, a: __m256i) -> __m256i {
         // Each byte into the upper half of 16 bits, then down again with its sign.
-        let order = |lane: i32| (0x80 | (lane * 4 + A as i32) << 8 | (lane * 4 + B as i32) << 24) | 0x80 << 16;
-        let order = [order(0), order(1), order(2), order(3)];
+        let order = const {
+            let (a, b) = (A as i32, B as i32);
+            [first(a, b), first(a, b) + EACH, first(a, b) + 2 * EACH, first(a, b) + 3 * EACH]
+        };
         avx2!({
-            let order =
-                _mm256_setr_epi32(order[0], order[1], order[2], order[3], order[0], order[1], order[2], order[3]);
-            _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(a, order))
+            let half = _mm_setr_epi32(order[0], order[1], order[2], order[3]);
+            _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(half)))
         })
     }
 

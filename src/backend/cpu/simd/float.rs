@@ -52,7 +52,11 @@ fn dot<S: Isa, W: Plain, const T: usize>(s: S, row: &[u8], x: [&[f32]; T]) -> [f
             }
         }
     }
-    let mut out = sums.map(|[a, b, c, d]| s.sum_f32(s.add_f32(s.add_f32(a, b), s.add_f32(c, d))));
+    let mut out = [0.0; T];
+    for t in 0..T {
+        let [a, b, c, d] = sums[t];
+        out[t] = s.sum_f32(s.add_f32(s.add_f32(a, b), s.add_f32(c, d)));
+    }
     let rest = row.get(whole * step * W::BYTES..).unwrap_or_default();
     for (index, w) in rest.chunks_exact(W::BYTES).enumerate() {
         for t in 0..T {
@@ -179,15 +183,24 @@ fn block<S: Isa, const R: usize, const T: usize>(s: S, w: [&[f32]; R], x: [&[f32
     let w = w.map(|w| w.as_chunks::<LANES>().0);
     let x = x.map(|x| x.as_chunks::<LANES>().0);
     for i in 0..w.iter().map(|w| w.len()).chain(x.iter().map(|x| x.len())).min().unwrap_or(0) {
-        let x = x.map(|x| s.load_f32(&x[i]));
+        let mut x_i = [s.splat_f32(0.0); T];
+        for t in 0..T {
+            x_i[t] = s.load_f32(&x[t][i]);
+        }
         for r in 0..R {
             let w = s.load_f32(&w[r][i]);
             for t in 0..T {
-                sums[r][t] = s.mul_add_f32(w, x[t], sums[r][t]);
+                sums[r][t] = s.mul_add_f32(w, x_i[t], sums[r][t]);
             }
         }
     }
-    sums.map(|sums| sums.map(|sum| s.sum_f32(sum)))
+    let mut out = [[0.0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            out[r][t] = s.sum_f32(sums[r][t]);
+        }
+    }
+    out
 }
 
 impl<'a, X: Fn(usize) -> &'a [f32]> Product<'_, X> {

@@ -67,7 +67,7 @@ fn group<S: Isa, F: Format, const HALF: usize, const T: usize>(
         for t in 0..T {
             let x = s.splat(x[t][I]);
             sum[t] = if F::SIGNED { s.dot_signed(w, x) } else { s.dot(sum[t], w, x) };
-            if (I + 1) % F::SPAN == 0 {
+            if (I + 1).is_multiple_of(F::SPAN) {
                 total[t] = s.add(total[t], s.scaled(sum[t], scale[I / 4]));
                 sum[t] = s.no_sum();
             }
@@ -162,73 +162,114 @@ fn int_panel<S: Isa, F: IntScaled, const T: usize>(
             s.prefetch_ahead(quants.get(pair * F::QUANTS / 4..(pair + 1) * F::QUANTS / 4).unwrap_or_default());
             let scale_of = |group: usize| match F::GROUP {
                 32 => [scale[group & 15]; 2],
-                _ => [scale[2 * group & 15], scale[(2 * group + 1) & 15]],
+                _ => [scale[(2 * group) & 15], scale[(2 * group + 1) & 15]],
             };
             let even = group::<S, F, 0, T>(s, quants, pair, scale_of(2 * pair), from_fn(|t| &x[t].words[2 * pair]));
             let odd =
                 group::<S, F, 1, T>(s, quants, pair, scale_of(2 * pair + 1), from_fn(|t| &x[t].words[2 * pair + 1]));
-            total = from_fn(|t| s.add(total[t], s.add(even[t], odd[t])));
+            for t in 0..T {
+                total[t] = s.add(total[t], s.add(even[t], odd[t]));
+            }
         }
-        out = from_fn(|t| finish::<S, F>(s, (&minimum, d, dmin), total[t], &x[t], out[t]));
+        for t in 0..T {
+            out[t] = finish::<S, F>(s, (&minimum, d, dmin), total[t], &x[t], out[t]);
+        }
     }
     out
 }
 
-/// Few tokens: `out[token, row]` for `tokens` of 1, 2 or 4, from the first given.
-pub(crate) struct Rows<'a, F, B> {
-    pub panels: Panels<'a>,
-    pub x: Tokens<'a, B>,
-    pub token: usize,
-    pub tokens: usize,
-    pub out: &'a mut [f32], // [tokens, panels * 8]
-    pub format: PhantomData<F>,
+/// A family of formats: what is done with a panel of one.
+pub(crate) trait Family {
+    type Format: Format;
+    /// A tile of one token's activations.
+    type Block: Copy;
+    /// A panel times T tokens.
+    fn panel<S: Isa, const T: usize>(
+        s: S,
+        planes: (&[u8], &[u8]),
+        x: Tokens<'_, Self::Block>,
+        token: usize,
+    ) -> [S::F; T];
+    /// Unpacks 256 columns of a panel, or what is left of it.
+    fn unpack<S: Isa>(s: S, tile: &mut Tile<S>, planes: (&[u8], &[u8]));
+    /// Two tiles times four tokens.
+    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Self::Block; TOKENS], out: &mut Out<S>);
 }
 
-impl<F, B> Rows<'_, F, B> {
+/// The formats with floating-point scales only.
+pub(crate) struct Float<F>(pub PhantomData<fn() -> F>);
+/// The formats with integer scales under them.
+pub(crate) struct Int<F>(pub PhantomData<fn() -> F>);
+
+impl<F: FloatScaled> Family for Float<F> {
+    type Format = F;
+    type Block = Fine;
+
     #[inline(always)]
-    fn each<S: Isa, const T: usize>(self, s: S, panel: impl Fn((&[u8], &[u8])) -> [S::F; T]) {
+    fn panel<S: Isa, const T: usize>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, Fine>, token: usize) -> [S::F; T] {
+        float_panel::<S, F, T>(s, planes, x, token)
+    }
+
+    #[inline(always)]
+    fn unpack<S: Isa>(s: S, tile: &mut Tile<S>, planes: (&[u8], &[u8])) {
+        tile.unpack_float::<F>(s, planes);
+    }
+
+    #[inline(always)]
+    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fine; TOKENS], out: &mut Out<S>) {
+        float_tiles::<S, F>(s, tiles, x, out);
+    }
+}
+
+impl<F: IntScaled> Family for Int<F> {
+    type Format = F;
+    type Block = Wide;
+
+    #[inline(always)]
+    fn panel<S: Isa, const T: usize>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, Wide>, token: usize) -> [S::F; T] {
+        int_panel::<S, F, T>(s, planes, x, token)
+    }
+
+    #[inline(always)]
+    fn unpack<S: Isa>(s: S, tile: &mut Tile<S>, planes: (&[u8], &[u8])) {
+        tile.unpack_int::<F>(s, planes);
+    }
+
+    #[inline(always)]
+    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; TOKENS], out: &mut Out<S>) {
+        int_tiles::<S, F>(s, tiles, x, out);
+    }
+}
+
+/// Few tokens: `out[token, row]` for T tokens from the first given.
+pub(crate) struct Rows<'a, K: Family, const T: usize> {
+    pub panels: Panels<'a>,
+    pub x: Tokens<'a, K::Block>,
+    pub token: usize,
+    pub out: &'a mut [f32], // [T, panels * 8]
+}
+
+impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
         let rows = self.panels.count * LANES;
         for (index, planes) in self.panels.each().enumerate() {
-            for (t, row) in panel(planes).into_iter().enumerate() {
+            let sums = K::panel::<S, T>(s, planes, self.x, self.token);
+            for t in 0..T {
                 let out = self.out.get_mut(t * rows + index * LANES..).and_then(|out| out.first_chunk_mut());
                 if let Some(out) = out {
-                    *out = s.lanes(row);
+                    *out = s.lanes(sums[t]);
                 }
             }
         }
     }
 }
 
-impl<F: FloatScaled> Task for Rows<'_, F, Fine> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
-        let (x, token) = (self.x, self.token);
-        match self.tokens {
-            1 => self.each::<S, 1>(s, |planes| float_panel::<S, F, 1>(s, planes, x, token)),
-            2 => self.each::<S, 2>(s, |planes| float_panel::<S, F, 2>(s, planes, x, token)),
-            _ => self.each::<S, 4>(s, |planes| float_panel::<S, F, 4>(s, planes, x, token)),
-        }
-    }
-}
-
-impl<F: IntScaled> Task for Rows<'_, F, Wide> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
-        let (x, token) = (self.x, self.token);
-        match self.tokens {
-            1 => self.each::<S, 1>(s, |planes| int_panel::<S, F, 1>(s, planes, x, token)),
-            2 => self.each::<S, 2>(s, |planes| int_panel::<S, F, 2>(s, planes, x, token)),
-            _ => self.each::<S, 4>(s, |planes| int_panel::<S, F, 4>(s, planes, x, token)),
-        }
-    }
-}
-
 /// 256 columns of a panel, unpacked. Bytes with sign are split into halves without, for which sums fit 16 bits longer.
-struct Tile<S: Isa> {
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<S: Isa> {
     low: [[S::I; 8]; 8],  // [group][quad]
     high: [[S::I; 8]; 8], // signed formats only
     scale: [S::I; 16],    // 256-column formats only
@@ -238,8 +279,8 @@ struct Tile<S: Isa> {
 }
 
 /// Rows and tokens that are multiplied at a time: two panels of eight rows, and four tokens.
-const PANELS: usize = 2;
-const TOKENS: usize = 4;
+pub(crate) const PANELS: usize = 2;
+pub(crate) const TOKENS: usize = 4;
 
 impl<S: Isa> Tile<S> {
     fn new(s: S) -> Self {
@@ -264,7 +305,7 @@ impl<S: Isa> Tile<S> {
 
     /// Eight units of 32 columns, or as many as there are.
     #[inline(always)]
-    fn unpack_float<F: FloatScaled>(&mut self, s: S, quants: &[u8], scales: &[u8]) {
+    fn unpack_float<F: FloatScaled>(&mut self, s: S, (quants, scales): (&[u8], &[u8])) {
         let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
         for (g, (quants, scales)) in units.enumerate().take(8) {
             self.unpack_group::<F, 0>(s, quants, 0, g);
@@ -276,7 +317,7 @@ impl<S: Isa> Tile<S> {
 
     /// One unit of 256 columns.
     #[inline(always)]
-    fn unpack_int<F: IntScaled>(&mut self, s: S, quants: &[u8], scales: &[u8]) {
+    fn unpack_int<F: IntScaled>(&mut self, s: S, (quants, scales): (&[u8], &[u8])) {
         for pair in 0..4 {
             self.unpack_group::<F, 0>(s, quants, pair, 2 * pair);
             self.unpack_group::<F, 1>(s, quants, pair, 2 * pair + 1);
@@ -301,7 +342,7 @@ fn tile_group<S: Isa, const SPAN: usize>(
             let x = s.splat(x[t][I]);
             for p in 0..PANELS {
                 sum[p][t] = s.dot(sum[p][t], w[p][I], x);
-                if (I + 1) % SPAN == 0 {
+                if (I + 1).is_multiple_of(SPAN) {
                     total[p][t] = s.add(total[p][t], s.scaled(sum[p][t], scale[p][I / 4]));
                     sum[p][t] = s.no_sum();
                 }
@@ -336,18 +377,14 @@ fn tile_group_of<S: Isa, F: Format>(
     }
 }
 
-type Out<S> = [[<S as Isa>::F; TOKENS]; PANELS];
+/// Sums of two panels and four tokens.
+pub(crate) type Out<S> = [[<S as Isa>::F; TOKENS]; PANELS];
 
 #[inline(always)]
-fn float_tiles<S: Isa, F: FloatScaled>(
-    s: S,
-    tiles: [&Tile<S>; PANELS],
-    groups: usize,
-    x: &[Fine; TOKENS],
-    out: &mut Out<S>,
-) {
+fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fine; TOKENS], out: &mut Out<S>) {
     let ones = s.splat(ONES);
-    for g in 0..groups.min(8) {
+    // A short last tile has groups of the one before; their activations are zeros.
+    for g in 0..8 {
         let mut total = [[s.splat(0); TOKENS]; PANELS];
         tile_group_of::<S, F>(s, tiles, g, [[ones; 2]; PANELS], from_fn(|t| &x[t].words[g]), &mut total);
         for p in 0..PANELS {
@@ -385,48 +422,35 @@ fn int_tiles<S: Isa, F: IntScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; T
 }
 
 /// Many tokens: `out[token, row]` for all tokens, whose number is a multiple of four.
-pub(crate) struct Tiles<'a, F, B> {
+pub(crate) struct Tiles<'a, K: Family> {
     pub panels: Panels<'a>,
-    pub x: Tokens<'a, B>,
+    pub x: Tokens<'a, K::Block>,
     pub out: &'a mut [f32], // [tokens, panels * 8]
-    pub format: PhantomData<F>,
 }
 
-impl<F: Format, B> Tiles<'_, F, B> {
-    /// Goes over the tiles of 256 columns: `unpack`s them for all panels, then `multiply`s them by all tokens.
+impl<K: Family> Tiles<'_, K> {
+    /// The part of each panel's planes that is in this tile.
     #[inline(always)]
-    fn each<S: Isa>(
-        self,
-        s: S,
-        unpack: impl Fn(&mut Tile<S>, &[u8], &[u8]),
-        multiply: impl Fn([&Tile<S>; PANELS], &[B; TOKENS], &mut Out<S>),
-    ) {
-        let per_tile = TILE / F::COLUMNS;
-        let panels: Vec<_> = self.panels.each().collect();
-        let pairs = panels.len().div_ceil(PANELS);
-        let fours = self.x.stride / TOKENS;
-        let mut tiles: Vec<Tile<S>> = (0..pairs * PANELS).map(|_| Tile::new(s)).collect();
-        let mut sums: Vec<Out<S>> = vec![[[s.splat_f32(0.0); TOKENS]; PANELS]; pairs * fours];
-        for (index, x) in self.x.blocks.chunks_exact(self.x.stride.max(1)).enumerate() {
-            for (tile, (quants, scales)) in tiles.iter_mut().zip(&panels) {
-                let quants = quants.chunks(per_tile * F::QUANTS).nth(index).unwrap_or_default();
-                let scales = scales.chunks(per_tile * F::SCALES).nth(index).unwrap_or_default();
-                unpack(tile, quants, scales);
-            }
-            for ([a, b], sums) in tiles.as_chunks::<PANELS>().0.iter().zip(sums.chunks_exact_mut(fours.max(1))) {
-                for (x, sums) in x.as_chunks::<TOKENS>().0.iter().zip(sums) {
-                    multiply([a, b], x, sums);
-                }
-            }
-        }
-        let rows = panels.len() * LANES;
-        for (index, out) in sums.iter().enumerate() {
+    fn part<'a>((quants, scales): (&'a [u8], &'a [u8]), tile: usize) -> (&'a [u8], &'a [u8]) {
+        let units = TILE / K::Format::COLUMNS;
+        let part = |plane: &'a [u8], unit_bytes: usize| {
+            let start = plane.len().min(tile * units * unit_bytes);
+            let end = plane.len().min((tile + 1) * units * unit_bytes);
+            plane.get(start..end).unwrap_or_default()
+        };
+        (part(quants, K::Format::QUANTS), part(scales, K::Format::SCALES))
+    }
+
+    #[inline(always)]
+    fn store<S: Isa>(&mut self, s: S, sums: &[Out<S>], fours: usize) {
+        let rows = self.panels.count * LANES;
+        for (index, sums) in sums.iter().enumerate() {
             let (pair, four) = (index / fours, index % fours);
-            for (p, out) in out.iter().enumerate().filter(|(p, _)| pair * PANELS + p < panels.len()) {
-                for (t, &out) in out.iter().enumerate() {
+            for p in (0..PANELS).filter(|p| pair * PANELS + p < self.panels.count) {
+                for t in 0..TOKENS {
                     let at = (four * TOKENS + t) * rows + (pair * PANELS + p) * LANES;
                     if let Some(place) = self.out.get_mut(at..).and_then(|out| out.first_chunk_mut()) {
-                        *place = s.lanes(out);
+                        *place = s.lanes(sums[p][t]);
                     }
                 }
             }
@@ -434,29 +458,28 @@ impl<F: Format, B> Tiles<'_, F, B> {
     }
 }
 
-impl<F: FloatScaled> Task for Tiles<'_, F, Fine> {
+impl<K: Family> Task for Tiles<'_, K> {
     type Output = ();
 
+    /// Goes over the tiles of 256 columns: unpacks them for all panels, then multiplies them by all tokens.
     #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
-        self.each::<S>(
-            s,
-            |tile, quants, scales| tile.unpack_float::<F>(s, quants, scales),
-            // A short last tile keeps old groups; their activations are zeros.
-            |tiles, x, out| float_tiles::<S, F>(s, tiles, 8, x, out),
-        );
-    }
-}
-
-impl<F: IntScaled> Task for Tiles<'_, F, Wide> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
-        self.each::<S>(
-            s,
-            |tile, quants, scales| tile.unpack_int::<F>(s, quants, scales),
-            |tiles, x, out| int_tiles::<S, F>(s, tiles, x, out),
-        );
+    fn run<S: Isa>(mut self, s: S) {
+        let panels: Vec<_> = self.panels.each().collect();
+        let pairs = panels.len().div_ceil(PANELS);
+        let stride = self.x.stride.max(1);
+        let fours = (stride / TOKENS).max(1);
+        let mut tiles = vec![Tile::new(s); pairs * PANELS];
+        let mut sums: Vec<Out<S>> = vec![[[s.splat_f32(0.0); TOKENS]; PANELS]; pairs * fours];
+        for (index, x) in self.x.blocks.chunks_exact(stride).enumerate() {
+            for (tile, &planes) in tiles.iter_mut().zip(&panels) {
+                K::unpack(s, tile, Self::part(planes, index));
+            }
+            for ([a, b], sums) in tiles.as_chunks::<PANELS>().0.iter().zip(sums.chunks_exact_mut(fours)) {
+                for (x, sums) in x.as_chunks::<TOKENS>().0.iter().zip(sums) {
+                    K::tiles(s, [a, b], x, sums);
+                }
+            }
+        }
+        self.store(s, &sums, fours);
     }
 }

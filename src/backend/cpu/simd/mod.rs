@@ -10,6 +10,9 @@
 //! of the kernels is in the implementations of the trait.
 
 #[cfg(target_arch = "x86_64")]
+// Kernels count lanes and tokens of several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 pub(super) mod avx2;
 pub(super) mod float;
 pub(super) mod formats;

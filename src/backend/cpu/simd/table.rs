@@ -1,7 +1,7 @@
 //! Which kernels serve which type of weights.
 
 use super::formats::{FloatScaled, Format, IntScaled, large, small};
-use super::kernels::{Panels, Rows, Tiles, Tokens};
+use super::kernels::{Float, Int, Panels, Rows, Tiles, Tokens};
 use super::{LANES, Level, on};
 use crate::backend::cpu::activations::{Activations, Forms};
 use crate::gguf::TensorType;
@@ -32,9 +32,6 @@ fn pack<F: Format>(rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], sca
     }
 }
 
-struct Float<F>(PhantomData<fn() -> F>);
-struct Int<F>(PhantomData<fn() -> F>);
-
 macro_rules! kernel {
     ($name:ident, $family:ident, $form:ident) => {
         impl<F: $family> Kernel for $name<F> {
@@ -64,12 +61,16 @@ macro_rules! kernel {
                 out: &mut [f32],
             ) {
                 let x = Tokens { blocks: x.$form(), stride: x.stride() };
-                on(level, Rows { panels, x, token, tokens, out, format: PhantomData::<F> });
+                match tokens {
+                    1 => on(level, Rows::<Self, 1> { panels, x, token, out }),
+                    2 => on(level, Rows::<Self, 2> { panels, x, token, out }),
+                    _ => on(level, Rows::<Self, 4> { panels, x, token, out }),
+                }
             }
 
             fn tiles(&self, level: Level, panels: Panels<'_>, x: &Activations, out: &mut [f32]) {
                 let x = Tokens { blocks: x.$form(), stride: x.stride() };
-                on(level, Tiles { panels, x, out, format: PhantomData::<F> });
+                on(level, Tiles::<Self> { panels, x, out });
             }
         }
     };

@@ -62,13 +62,19 @@ fn pack_six_bits(scales: &mut [u8], lane: usize, values: &[u8; 16]) {
 /// Four words of four six-bit integers in each lane.
 #[inline(always)]
 fn six_bits<S: Isa>(s: S, scales: &[u8]) -> [S::I; 4] {
-    let [a, b, c] = [0, 1, 2].map(|third| vector(s, scales, third));
+    let (a, b, c) = (vector(s, scales, 0), vector(s, scales, 1), vector(s, scales, 2));
     let (low, two) = (s.splat(0x3f3f_3f3f), s.splat(0x0303_0303));
     let upper = s.or(
         s.and(s.shr::<6>(a), two),
         s.or(s.shl::<2>(s.and(s.shr::<6>(b), two)), s.shl::<4>(s.and(s.shr::<6>(c), two))),
     );
     [s.and(a, low), s.and(b, low), s.and(c, low), upper]
+}
+
+/// The first four vectors.
+#[inline(always)]
+fn vectors<S: Isa>(s: S, bytes: &[u8]) -> [S::I; 4] {
+    [vector(s, bytes, 0), vector(s, bytes, 1), vector(s, bytes, 2), vector(s, bytes, 3)]
 }
 
 /// The four bytes of each lane, widened: each byte twice.
@@ -95,14 +101,12 @@ fn scales_of_8<S: Isa>(s: S, scale: [S::I; 2], minimum: [S::I; 2], d: S::F, dmin
 /// Scales of groups of 16.
 #[inline(always)]
 fn scales_of_16<S: Isa>(s: S, scale: [S::I; 4], minimum: [S::I; 4], d: S::F, dmin: S::F) -> Scales<S> {
-    let [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]] = scale.map(|four| twice(s, four));
-    let [[m0, m1], [m2, m3], [m4, m5], [m6, m7]] = minimum.map(|four| by_twos(s, four));
-    Scales {
-        scale: [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3],
-        minimum: [m0, m1, m2, m3, m4, m5, m6, m7],
-        d,
-        dmin,
+    let mut scales = Scales { scale: [s.splat(0); 16], minimum: [s.splat(0); 8], d, dmin };
+    for i in 0..4 {
+        scales.scale.as_chunks_mut().0[i] = twice(s, scale[i]);
+        scales.minimum.as_chunks_mut().0[i] = by_twos(s, minimum[i]);
     }
+    scales
 }
 
 /// The numbers behind `at` bytes of scales.
@@ -245,7 +249,7 @@ large! {
         two_bits::<S, I, 4>(s, two_bits_of::<S, HALF, I>(s, quants, 32, pair)),
     ),
     group 16, minimum Minimum::Centre(32), scales |s, scales| {
-        let scale = [0, 1, 2, 3].map(|four| vector(s, scales, four));
+        let scale = vectors(s, scales);
         let d = halves(s, scales, 16 * LANES);
         scales_of_16(s, scale, scale, d, d)
     }
@@ -261,9 +265,11 @@ large! {
     }
     quad<HALF, I> |s, quants, pair| two_bits::<S, I, 0>(s, two_bits_of::<S, HALF, I>(s, quants, 0, pair)),
     group 16, minimum Minimum::Group, scales |s, scales| {
-        let both = [0, 1, 2, 3].map(|four| vector(s, scales, four));
-        let scale = both.map(|four| nibbles::<S, 0>(s, four));
-        let minimum = both.map(|four| nibbles::<S, 1>(s, four));
+        let (mut scale, mut minimum) = (vectors(s, scales), vectors(s, scales));
+        for i in 0..4 {
+            scale[i] = nibbles::<S, 0>(s, scale[i]);
+            minimum[i] = nibbles::<S, 1>(s, minimum[i]);
+        }
         scales_of_16(s, scale, minimum, halves(s, scales, 16 * LANES), halves(s, scales, 18 * LANES))
     }
 }
@@ -281,7 +287,10 @@ large! {
         bit::<S, I, 2>(s, bits_of::<S, HALF>(s, quants, 16, pair)),
     ),
     group 16, minimum Minimum::Centre(4), scales |s, scales| {
-        let scale = six_bits(s, scales).map(|four| s.sub_bytes(four, s.splat(0x2020_2020)));
+        let mut scale = six_bits(s, scales);
+        for i in 0..4 {
+            scale[i] = s.sub_bytes(scale[i], s.splat(0x2020_2020));
+        }
         let d = halves(s, scales, 12 * LANES);
         scales_of_16(s, scale, scale, d, d)
     }
