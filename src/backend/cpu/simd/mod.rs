@@ -9,10 +9,10 @@
 //! a test of the same kind), which asks the processor. That is why the words themselves are safe to call. All `unsafe`
 //! of the kernels is in the implementations of the trait.
 
-#[cfg(target_arch = "x86_64")]
 // Kernels count lanes and tokens of several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 pub(super) mod float;
 pub(super) mod formats;
