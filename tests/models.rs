@@ -6,8 +6,10 @@
 
 mod tiny;
 
-use kiln::backend::cpu::memory::KvMemory;
-use kiln::backend::cpu::reference::{Batch, Reference};
+use kiln::backend::cpu::batch::Batch;
+use kiln::backend::cpu::memory::PageMemory;
+use kiln::backend::cpu::reference::Reference;
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
 use kiln::gguf::TensorType;
 use kiln::model::{self, ProgramOptions};
 use std::collections::BTreeSet;
@@ -46,19 +48,25 @@ fn open(variant: &Variant) -> Reference {
     load(&variant.tiny).unwrap_or_else(|error| panic!("{}: {error}", variant.name))
 }
 
+/// An empty sequence with room for some tokens, and the memory of its pages.
+fn sequence(model: &Reference, tokens: usize, format: CacheFormat) -> (Sequence, PageMemory) {
+    let cache = Cache::new(CacheGroup::of_program(model.program()), CacheLimits::new(tokens as u32)).unwrap();
+    (cache.sequence(), PageMemory::new(&cache, format).unwrap())
+}
+
 /// The logits of all tokens, `chunk` of them at a time.
-fn run(model: &Reference, tokens: &[u32], chunk: usize, format: TensorType) -> Vec<f32> {
-    let mut cache = KvMemory::new(model.program(), format, tokens.len()).unwrap();
+fn run(model: &Reference, tokens: &[u32], chunk: usize, format: CacheFormat) -> Vec<f32> {
+    let (mut sequence, mut memory) = sequence(model, tokens.len(), format);
     let mut logits = Vec::new();
-    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+    for tokens in tokens.chunks(chunk) {
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        logits.extend(model.run(Batch { tokens, start: i * chunk, outputs: &outputs }, &mut cache).unwrap());
+        logits.extend(model.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory).unwrap());
     }
     logits
 }
 
 fn whole(model: &Reference, tokens: &[u32]) -> Vec<f32> {
-    run(model, tokens, tokens.len(), TensorType::F32)
+    run(model, tokens, tokens.len(), CacheFormat::F32)
 }
 
 /// The squared error over the squared logits.
@@ -102,7 +110,7 @@ fn chunks_give_the_same_logits_as_the_whole() {
         let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
         assert!((1.0..10.0).contains(&size), "{}: logits of {size} would hide errors", variant.name);
         for chunk in [1, 13] {
-            let found = run(&model, &tokens, chunk, TensorType::F32);
+            let found = run(&model, &tokens, chunk, CacheFormat::F32);
             assert!(found == expected, "{}, {chunk} at a time: {:e}", variant.name, nmse(&found, &expected));
         }
     }
@@ -155,9 +163,8 @@ fn rows_of_logits_do_not_depend_on_which_are_asked_for() {
         let (model, tokens) = (open(&variant), tokens());
         let all = whole(&model, &tokens);
         for outputs in [&[0, 5, 6, TOKENS - 1][..], &[]] {
-            let mut cache = KvMemory::new(model.program(), TensorType::F32, TOKENS).unwrap();
-            let batch = Batch { tokens: &tokens, start: 0, outputs };
-            let found = model.run(batch, &mut cache).unwrap();
+            let (mut sequence, mut memory) = sequence(&model, TOKENS, CacheFormat::F32);
+            let found = model.run(Batch { tokens: &tokens, outputs }, &mut sequence, &mut memory).unwrap();
             let row = |&row: &usize| all[row * Sizes::VOCABULARY..][..Sizes::VOCABULARY].to_vec();
             let expected: Vec<f32> = outputs.iter().flat_map(row).collect();
             assert!(found == expected, "{}, rows {outputs:?}", variant.name);
@@ -171,11 +178,11 @@ fn smaller_caches_are_close() {
         let (model, tokens) = (open(&variant), tokens());
         let expected = whole(&model, &tokens);
         let error = |format| nmse(&run(&model, &tokens, TOKENS, format), &expected);
-        let half = error(TensorType::F16);
+        let half = error(CacheFormat::F16);
         assert!(half > 0.0 && half < F16_CACHE_NMSE, "{}: F16 {half:e}", variant.name);
         let caches = &model.program().key_values;
         if caches.iter().all(|cache| cache.key_size % 32 == 0 && cache.value_size % 32 == 0) {
-            let bytes = error(TensorType::Q8_0);
+            let bytes = error(CacheFormat::Q8_0);
             assert!(bytes > half && bytes < Q8_0_CACHE_NMSE, "{}: Q8_0 {bytes:e}", variant.name);
         }
     }
@@ -381,14 +388,13 @@ fn arrays_have_an_entry_for_each_layer() {
 #[test]
 fn batches_that_do_not_fit_are_refused() {
     let model = load(&Tiny::new("llama")).unwrap();
-    let mut cache = KvMemory::new(model.program(), TensorType::F32, 4).unwrap();
-    let mut fails = |tokens: &[u32], start, outputs: &[usize], word: &str| {
-        let error = model.run(Batch { tokens, start, outputs }, &mut cache).unwrap_err().to_string();
+    let (mut sequence, mut memory) = sequence(&model, 4, CacheFormat::F32);
+    let mut fails = |tokens: &[u32], outputs: &[usize], word: &str| {
+        let error = model.run(Batch { tokens, outputs }, &mut sequence, &mut memory).unwrap_err().to_string();
         assert!(error.contains(word), "`{word}` is not in `{error}`");
+        assert_eq!(sequence.len(), 0);
     };
-    fails(&[1, 128], 0, &[], "128");
-    fails(&[1, 2], 3, &[], "position 5");
-    fails(&[1, 2], 0, &[2], "outputs");
-    let error = KvMemory::new(model.program(), TensorType::Q4_0, 4).unwrap_err().to_string();
-    assert!(error.contains("Q4_0"), "{error}");
+    fails(&[1, 128], &[], "128");
+    fails(&[1, 2, 3, 4, 5], &[], "at most 4");
+    fails(&[1, 2], &[2], "output");
 }
