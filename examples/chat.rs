@@ -4,7 +4,7 @@
 //! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S] [--ctx N]
 //! ```
 //!
-//! The model runs by the executable specification of the CPU for now, which is exact and slow.
+//! The model runs on the CPU for now, on all of its cores.
 
 use clap::Parser;
 use kiln::sampler::SamplerOptions;

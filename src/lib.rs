@@ -1,9 +1,21 @@
 //! kiln runs GGUF language models on any GPU that WebGPU reaches (Metal, Vulkan, DX12), with a CPU SIMD path for the
 //! layers that do not fit.
 //!
+//! ```
+//! use kiln::{Generate, Model};
+//!
+//! let model = Model::open("tests/golden/models/llama.gguf")?;
+//! let mut session = model.session();
+//! for piece in session.generate_with("The capital of France is", Generate::new().max_tokens(20))? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok::<(), kiln::Error>(())
+//! ```
+//!
 //! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files,
-//! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, and [`quant`] decodes every
-//! weight format.
+//! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, [`quant`] decodes every weight
+//! format, [`model`] writes the programs of twelve dense families, [`backend::cpu`] runs them on a paged [`cache`],
+//! [`sampler`] chooses tokens, and [`session`] puts it all together. The GPU is not used yet.
 //!
 //! # Layers
 //!

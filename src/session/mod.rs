@@ -14,7 +14,7 @@
 //! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
 //! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
 //!
-//! Generation runs by the executable specification of the CPU for now: exact, and slow.
+//! Generation runs on the CPU for now, on all of its cores.
 
 mod reply;
 

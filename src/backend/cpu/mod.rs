@@ -1,6 +1,6 @@
 //! The CPU backend.
 //!
-//! [`ops`] specifies every op in plain Rust, and [`reference`] runs whole programs with it, one row after the other. The
+//! [`ops`] specifies every op in plain Rust, and [`mod@reference`] runs whole programs with it, one row after the other. The
 //! [`executor`] runs the same programs fast: weights are packed for the vector unit ([`matrix`]), activations rounded
 //! once for all that they are multiplied with ([`activations`]), products and attention spread over the workers of a
 //! [`pool`], and keys and values read page by page ([`memory`]).

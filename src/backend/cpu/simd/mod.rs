@@ -1,7 +1,7 @@
 //! Vector units, and the kernels that are written once for all of them.
 //!
-//! [`Isa`] is a small vocabulary of vectors of eight lanes, one lane for each of eight neighbouring rows of weights.
-//! The kernels ([`kernels`]) and the unpacking of weights ([`formats`]) are generic over it; they are safe code, compiled
+//! `Isa` is a small vocabulary of vectors of eight lanes, one lane for each of eight neighbouring rows of weights.
+//! The kernels (`kernels`) and the unpacking of weights (`formats`) are generic over it; they are safe code, compiled
 //! anew for each unit. A unit is one implementation of the trait: [`Scalar`](scalar::Scalar) is arrays and loops, works
 //! anywhere and says what each word means; [`Avx2`](avx2::Avx2) is one instruction for most of them.
 //!
