@@ -1,4 +1,4 @@
-//! Runs a program by the book: each step with the functions of [`ops`](super::ops), weights decoded row by row.
+//! Runs a program by the book: each step with the functions of [`ops`], weights decoded row by row.
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 

@@ -2,10 +2,10 @@
 //!
 //! `Isa` is a small vocabulary of vectors of eight lanes, one lane for each of eight neighbouring rows of weights.
 //! The kernels (`kernels`) and the unpacking of weights (`formats`) are generic over it; they are safe code, compiled
-//! anew for each unit. A unit is one implementation of the trait: [`Scalar`](scalar::Scalar) is arrays and loops, works
-//! anywhere and says what each word means; [`Avx2`](avx2::Avx2) is one instruction for most of them.
+//! anew for each unit. A unit is one implementation of the trait: `Scalar` is arrays and loops, works
+//! anywhere and says what each word means; `Avx2` is one instruction for most of them.
 //!
-//! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is [`level`] (or
+//! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is `level` (or
 //! a test of the same kind), which asks the processor. That is why the words themselves are safe to call. All `unsafe`
 //! of the kernels is in the implementations of the trait.
 
