@@ -62,9 +62,9 @@ pub struct Activations {
     tokens: usize,
     stride: usize,
     columns: usize,
-    fine: Vec<Fine>,  // [tiles, stride]
-    wide: Vec<Wide>,  // [tiles, stride]
-    exact: Vec<f32>,  // [tokens, columns]
+    fine: Vec<Fine>, // [tiles, stride]
+    wide: Vec<Wide>, // [tiles, stride]
+    exact: Vec<f32>, // [tokens, columns]
     forms: Forms,
 }
 

@@ -67,7 +67,7 @@ fn group<S: Isa, F: Format, const HALF: usize, const T: usize>(
         for t in 0..T {
             let x = s.splat(x[t][I]);
             sum[t] = if F::SIGNED { s.dot_signed(w, x) } else { s.dot(sum[t], w, x) };
-            if (I + 1) % F::SPAN == 0 {
+            if (I + 1).is_multiple_of(F::SPAN) {
                 total[t] = s.add(total[t], s.scaled(sum[t], scale[I / 4]));
                 sum[t] = s.no_sum();
             }
@@ -162,10 +162,11 @@ fn int_panel<S: Isa, F: IntScaled, const T: usize>(
             s.prefetch_ahead(quants.get(pair * F::QUANTS / 4..(pair + 1) * F::QUANTS / 4).unwrap_or_default());
             let scale_of = |group: usize| match F::GROUP {
                 32 => [scale[group & 15]; 2],
-                _ => [scale[2 * group & 15], scale[(2 * group + 1) & 15]],
+                _ => [scale[(2 * group) & 15], scale[(2 * group + 1) & 15]],
             };
             let even = group::<S, F, 0, T>(s, quants, pair, scale_of(2 * pair), from_fn(|t| &x[t].words[2 * pair]));
-            let odd = group::<S, F, 1, T>(s, quants, pair, scale_of(2 * pair + 1), from_fn(|t| &x[t].words[2 * pair + 1]));
+            let odd =
+                group::<S, F, 1, T>(s, quants, pair, scale_of(2 * pair + 1), from_fn(|t| &x[t].words[2 * pair + 1]));
             for t in 0..T {
                 total[t] = s.add(total[t], s.add(even[t], odd[t]));
             }
@@ -256,10 +257,10 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
         let rows = self.panels.count * LANES;
         for (index, planes) in self.panels.each().enumerate() {
             let sums = K::panel::<S, T>(s, planes, self.x, self.token);
-            for t in 0..T {
+            for (t, &sums) in sums.iter().enumerate() {
                 let out = self.out.get_mut(t * rows + index * LANES..).and_then(|out| out.first_chunk_mut());
                 if let Some(out) = out {
-                    *out = s.lanes(sums[t]);
+                    *out = s.lanes(sums);
                 }
             }
         }
@@ -326,6 +327,26 @@ impl<S: Isa> Tile<S> {
     }
 }
 
+/// Sums of products of some quads of two tiles and four tokens. All slices must have the same length.
+///
+/// This is the loop in which many tokens spend their time. It must stay a loop: unrolled, the optimizer sorts it by
+/// sums, and there are not the registers for that. So the lengths must not be constants.
+#[inline(always)]
+fn tile_quads<S: Isa>(s: S, w: [&[S::I]; PANELS], x: [&[i32]; TOKENS]) -> [[S::Sum; TOKENS]; PANELS] {
+    let mut sums = [[s.no_sum(); TOKENS]; PANELS];
+    let both = w[0].iter().zip(w[1]);
+    let all = x[0].iter().zip(x[1]).zip(x[2].iter().zip(x[3]));
+    for ((&w0, &w1), ((&x0, &x1), (&x2, &x3))) in both.zip(all) {
+        let x = [x0, x1, x2, x3];
+        for t in 0..TOKENS {
+            let x = s.splat(x[t]);
+            sums[0][t] = s.dot(sums[0][t], w0, x);
+            sums[1][t] = s.dot(sums[1][t], w1, x);
+        }
+    }
+    sums
+}
+
 /// Sums of products of one group of two tiles and four tokens, times the scales of its 16 or 32 columns.
 #[inline(always)]
 fn tile_group<S: Isa, const SPAN: usize>(
@@ -335,19 +356,22 @@ fn tile_group<S: Isa, const SPAN: usize>(
     x: [&[i32; 8]; TOKENS],
     total: &mut [[S::I; TOKENS]; PANELS],
 ) {
-    let mut sum = [[s.no_sum(); TOKENS]; PANELS];
-    unroll!(I in [0 1 2 3 4 5 6 7] {
-        for t in 0..TOKENS {
-            let x = s.splat(x[t][I]);
-            for p in 0..PANELS {
-                sum[p][t] = s.dot(sum[p][t], w[p][I], x);
-                if (I + 1) % SPAN == 0 {
-                    total[p][t] = s.add(total[p][t], s.scaled(sum[p][t], scale[p][I / 4]));
-                    sum[p][t] = s.no_sum();
-                }
+    let span = std::hint::black_box(SPAN);
+    for part in 0..8 / SPAN {
+        // The totals shall wait in memory: the registers are for the sums.
+        let total = std::hint::black_box(&mut *total);
+        let quads = part * SPAN..8.min(part * SPAN + span);
+        let sums = tile_quads(
+            s,
+            w.map(|w| w.get(quads.clone()).unwrap_or_default()),
+            x.map(|x| x.get(quads.clone()).unwrap_or_default()),
+        );
+        for p in 0..PANELS {
+            for t in 0..TOKENS {
+                total[p][t] = s.add(total[p][t], s.scaled(sums[p][t], scale[p][part * SPAN / 4]));
             }
         }
-    });
+    }
 }
 
 /// The same for any format: halves of bytes are put together again, 16 high ones for one low.
@@ -380,12 +404,7 @@ fn tile_group_of<S: Isa, F: Format>(
 pub(crate) type Out<S> = [[<S as Isa>::F; TOKENS]; PANELS];
 
 #[inline(always)]
-fn float_tiles<S: Isa, F: FloatScaled>(
-    s: S,
-    tiles: [&Tile<S>; PANELS],
-    x: &[Fine; TOKENS],
-    out: &mut Out<S>,
-) {
+fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fine; TOKENS], out: &mut Out<S>) {
     let ones = s.splat(ONES);
     // A short last tile has groups of the one before; their activations are zeros.
     for g in 0..8 {
@@ -451,10 +470,10 @@ impl<K: Family> Tiles<'_, K> {
         for (index, sums) in sums.iter().enumerate() {
             let (pair, four) = (index / fours, index % fours);
             for p in (0..PANELS).filter(|p| pair * PANELS + p < self.panels.count) {
-                for t in 0..TOKENS {
+                for (t, &sums) in sums[p].iter().enumerate() {
                     let at = (four * TOKENS + t) * rows + (pair * PANELS + p) * LANES;
                     if let Some(place) = self.out.get_mut(at..).and_then(|out| out.first_chunk_mut()) {
-                        *place = s.lanes(sums[p][t]);
+                        *place = s.lanes(sums);
                     }
                 }
             }

@@ -51,7 +51,15 @@ macro_rules! kernel {
                 pack::<F>(rows, quants, scales);
             }
 
-            fn rows(&self, level: Level, panels: Panels<'_>, x: &Activations, token: usize, tokens: usize, out: &mut [f32]) {
+            fn rows(
+                &self,
+                level: Level,
+                panels: Panels<'_>,
+                x: &Activations,
+                token: usize,
+                tokens: usize,
+                out: &mut [f32],
+            ) {
                 let x = Tokens { blocks: x.$form(), stride: x.stride() };
                 match tokens {
                     1 => on(level, Rows::<Self, 1> { panels, x, token, out }),

@@ -23,7 +23,12 @@ fn read<B: Pod>(block: &[u8]) -> B {
 fn pack_four_bits(quants: &mut [u8], lane: usize, quad: impl Fn(usize, usize) -> u32) {
     for pair in 0..GROUPS / 2 {
         for i in 0..8 {
-            put(quants, 8 * pair + i, lane, quad(2 * pair, i) & 0x0f0f_0f0f | (quad(2 * pair + 1, i) & 0x0f0f_0f0f) << 4);
+            put(
+                quants,
+                8 * pair + i,
+                lane,
+                quad(2 * pair, i) & 0x0f0f_0f0f | (quad(2 * pair + 1, i) & 0x0f0f_0f0f) << 4,
+            );
         }
     }
 }
@@ -283,8 +288,8 @@ large! {
     ),
     group 16, minimum Minimum::Centre(4), scales |s, scales| {
         let mut scale = six_bits(s, scales);
-        for i in 0..4 {
-            scale[i] = s.sub_bytes(scale[i], s.splat(0x2020_2020));
+        for four in &mut scale {
+            *four = s.sub_bytes(*four, s.splat(0x2020_2020));
         }
         let d = halves(s, scales, 12 * LANES);
         scales_of_16(s, scale, scale, d, d)
