@@ -257,10 +257,10 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
         let rows = self.panels.count * LANES;
         for (index, planes) in self.panels.each().enumerate() {
             let sums = K::panel::<S, T>(s, planes, self.x, self.token);
-            for t in 0..T {
+            for (t, &sums) in sums.iter().enumerate() {
                 let out = self.out.get_mut(t * rows + index * LANES..).and_then(|out| out.first_chunk_mut());
                 if let Some(out) = out {
-                    *out = s.lanes(sums[t]);
+                    *out = s.lanes(sums);
                 }
             }
         }
@@ -327,6 +327,26 @@ impl<S: Isa> Tile<S> {
     }
 }
 
+/// Sums of products of some quads of two tiles and four tokens. All slices must have the same length.
+///
+/// This is the loop in which many tokens spend their time. It must stay a loop: unrolled, the optimizer sorts it by
+/// sums, and there are not the registers for that. So the lengths must not be constants.
+#[inline(always)]
+fn tile_quads<S: Isa>(s: S, w: [&[S::I]; PANELS], x: [&[i32]; TOKENS]) -> [[S::Sum; TOKENS]; PANELS] {
+    let mut sums = [[s.no_sum(); TOKENS]; PANELS];
+    let both = w[0].iter().zip(w[1]);
+    let all = x[0].iter().zip(x[1]).zip(x[2].iter().zip(x[3]));
+    for ((&w0, &w1), ((&x0, &x1), (&x2, &x3))) in both.zip(all) {
+        let x = [x0, x1, x2, x3];
+        for t in 0..TOKENS {
+            let x = s.splat(x[t]);
+            sums[0][t] = s.dot(sums[0][t], w0, x);
+            sums[1][t] = s.dot(sums[1][t], w1, x);
+        }
+    }
+    sums
+}
+
 /// Sums of products of one group of two tiles and four tokens, times the scales of its 16 or 32 columns.
 #[inline(always)]
 fn tile_group<S: Isa, const SPAN: usize>(
@@ -336,19 +356,22 @@ fn tile_group<S: Isa, const SPAN: usize>(
     x: [&[i32; 8]; TOKENS],
     total: &mut [[S::I; TOKENS]; PANELS],
 ) {
-    let mut sum = [[s.no_sum(); TOKENS]; PANELS];
-    unroll!(I in [0 1 2 3 4 5 6 7] {
-        for t in 0..TOKENS {
-            let x = s.splat(x[t][I]);
-            for p in 0..PANELS {
-                sum[p][t] = s.dot(sum[p][t], w[p][I], x);
-                if (I + 1).is_multiple_of(SPAN) {
-                    total[p][t] = s.add(total[p][t], s.scaled(sum[p][t], scale[p][I / 4]));
-                    sum[p][t] = s.no_sum();
-                }
+    let span = std::hint::black_box(SPAN);
+    for part in 0..8 / SPAN {
+        // The totals shall wait in memory: the registers are for the sums.
+        let total = std::hint::black_box(&mut *total);
+        let quads = part * SPAN..8.min(part * SPAN + span);
+        let sums = tile_quads(
+            s,
+            w.map(|w| w.get(quads.clone()).unwrap_or_default()),
+            x.map(|x| x.get(quads.clone()).unwrap_or_default()),
+        );
+        for p in 0..PANELS {
+            for t in 0..TOKENS {
+                total[p][t] = s.add(total[p][t], s.scaled(sums[p][t], scale[p][part * SPAN / 4]));
             }
         }
-    });
+    }
 }
 
 /// The same for any format: halves of bytes are put together again, 16 high ones for one low.
@@ -447,10 +470,10 @@ impl<K: Family> Tiles<'_, K> {
         for (index, sums) in sums.iter().enumerate() {
             let (pair, four) = (index / fours, index % fours);
             for p in (0..PANELS).filter(|p| pair * PANELS + p < self.panels.count) {
-                for t in 0..TOKENS {
+                for (t, &sums) in sums[p].iter().enumerate() {
                     let at = (four * TOKENS + t) * rows + (pair * PANELS + p) * LANES;
                     if let Some(place) = self.out.get_mut(at..).and_then(|out| out.first_chunk_mut()) {
-                        *place = s.lanes(sums[p][t]);
+                        *place = s.lanes(sums);
                     }
                 }
             }

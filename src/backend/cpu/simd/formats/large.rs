@@ -288,8 +288,8 @@ large! {
     ),
     group 16, minimum Minimum::Centre(4), scales |s, scales| {
         let mut scale = six_bits(s, scales);
-        for i in 0..4 {
-            scale[i] = s.sub_bytes(scale[i], s.splat(0x2020_2020));
+        for four in &mut scale {
+            *four = s.sub_bytes(*four, s.splat(0x2020_2020));
         }
         let d = halves(s, scales, 12 * LANES);
         scales_of_16(s, scale, scale, d, d)

@@ -23,7 +23,7 @@ fn pack_nibbles(qs: &[u8; 16], lane: usize, quants: &mut [u8]) {
 /// Fifth bits to a vector of their own: bit i of byte b belongs to column 4i + b.
 fn pack_fifth_bits(qh: [u8; 4], lane: usize, quants: &mut [u8]) {
     let bits = u32::from_le_bytes(qh);
-    let spread = |i: u32| ((((bits >> (4 * i)) & 15) * 0x0020_4081) & 0x0101_0101) << i;
+    let spread = |i: u32| (((bits >> (4 * i) & 15) * 0x0020_4081) & 0x0101_0101) << i;
     put(quants, 4, lane, (0..8).map(spread).fold(0, |all, bits| all | bits));
 }
 
