@@ -8,6 +8,7 @@
 //! in order. Columns are filled up to whole tiles with zeros, tokens to 1, 2 or a multiple of 4.
 
 use super::pool::Pool;
+use super::simd::{Isa, Level, Task, on};
 use std::ops::BitOr;
 
 /// Columns of a tile.
@@ -88,15 +89,15 @@ impl Activations {
             let row = if token < tokens { row.get(tile * TILE..).unwrap_or_default() } else { &[] };
             row.get(..TILE.min(row.len())).unwrap_or_default()
         };
+        let level = Level::best();
         // Enough tokens in a piece of work for it to be worth handing out.
         let chunk = if tokens * columns < 1 << 14 { usize::MAX } else { stride };
         if forms.fine {
             self.fine.resize(tiles * stride, Fine { words: [[0; 8]; 8], d: [0.0; 8], sums: [0.0; 8] });
             pool.for_each_chunk_mut(&mut self.fine, chunk, |index, blocks| {
                 let first = index.wrapping_mul(chunk);
-                for (i, block) in blocks.iter_mut().enumerate() {
-                    *block = Fine::new(tile_of((first + i) / stride, (first + i) % stride));
-                }
+                let tile = |i| tile_of((first + i) / stride, (first + i) % stride);
+                on(level, Round { blocks, tile });
             });
         }
         if forms.wide {
@@ -104,9 +105,8 @@ impl Activations {
             self.wide.resize(tiles * stride, zero);
             pool.for_each_chunk_mut(&mut self.wide, chunk, |index, blocks| {
                 let first = index.wrapping_mul(chunk);
-                for (i, block) in blocks.iter_mut().enumerate() {
-                    *block = Wide::new(tile_of((first + i) / stride, (first + i) % stride));
-                }
+                let tile = |i| tile_of((first + i) / stride, (first + i) % stride);
+                on(level, Round { blocks, tile });
             });
         }
         if forms.exact {
@@ -152,14 +152,27 @@ impl Activations {
 
 /// Numbers as integers from -127 to 127, times the inverse of their scale. The addition puts the integer part, rounded
 /// to even, into the lowest bits.
+#[inline(always)]
 fn round<const N: usize>(values: &[f32; N], inverse: f32) -> [i8; N] {
     const SHIFTER: f32 = 12_582_912.0; // 1.5 * 2^23
-    values.map(|value| (value * inverse + SHIFTER).to_bits() as i8)
+    let mut quants = [0; N];
+    for (quant, value) in quants.iter_mut().zip(values) {
+        *quant = (value * inverse + SHIFTER).to_bits() as i8;
+    }
+    quants
 }
 
 /// The scale that makes 127 of the largest magnitude, and its inverse; zeros if all is zero, or not finite.
-fn scale(values: &[f32]) -> (f32, f32) {
-    let peak = values.iter().fold(0.0f32, |peak, value| if value.abs() > peak { value.abs() } else { peak });
+#[inline(always)]
+fn scale<const N: usize>(values: &[f32; N]) -> (f32, f32) {
+    // Eight largest at a time, so that none waits for the one before.
+    let mut peaks = [0.0f32; 8];
+    for eight in values.as_chunks::<8>().0 {
+        for (peak, value) in peaks.iter_mut().zip(eight) {
+            *peak = if value.abs() > *peak { value.abs() } else { *peak };
+        }
+    }
+    let peak = peaks.iter().fold(0.0, |peak: f32, &other| peak.max(other));
     let inverse = 127.0 / peak;
     if inverse.is_normal() { (peak / 127.0, inverse) } else { (0.0, 0.0) }
 }
@@ -168,6 +181,7 @@ fn words(quants: [i8; 32]) -> [i32; 8] {
     bytemuck::cast(quants)
 }
 
+#[inline(always)]
 fn sum(quants: &[i8]) -> i32 {
     quants.iter().map(|&q| i32::from(q)).sum()
 }
@@ -178,13 +192,38 @@ fn two(low: i32, high: i32) -> i32 {
 }
 
 /// At most 256 numbers, filled up with zeros.
+#[inline(always)]
 fn filled(values: &[f32]) -> [f32; TILE] {
     let mut all = [0.0; TILE];
     all.iter_mut().zip(values).for_each(|(to, &from)| *to = from);
     all
 }
 
-impl Fine {
+/// A block of one token's tile.
+pub(crate) trait Block: Copy {
+    /// Rounds at most 256 numbers; missing ones are zeros.
+    fn new(values: &[f32]) -> Self;
+}
+
+/// Rounds on the vector unit at hand.
+struct Round<'a, B, T> {
+    blocks: &'a mut [B],
+    tile: T,
+}
+
+impl<'v, B: Block, T: Fn(usize) -> &'v [f32]> Task for Round<'_, B, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            *block = B::new((self.tile)(i));
+        }
+    }
+}
+
+impl Block for Fine {
+    #[inline(always)]
     fn new(values: &[f32]) -> Self {
         let all = filled(values);
         let mut block = Fine { words: [[0; 8]; 8], d: [0.0; 8], sums: [0.0; 8] };
@@ -199,7 +238,8 @@ impl Fine {
     }
 }
 
-impl Wide {
+impl Block for Wide {
+    #[inline(always)]
     fn new(values: &[f32]) -> Self {
         let all = filled(values);
         let (d, inverse) = scale(&all);

@@ -347,6 +347,29 @@ fn tile_quads<S: Isa>(s: S, w: [&[S::I]; PANELS], x: [&[i32]; TOKENS]) -> [[S::S
     sums
 }
 
+/// The same as [`tile_group`] where only two quads may be added up: the totals are in registers then.
+#[inline(always)]
+fn tile_group_by_twos<S: Isa>(
+    s: S,
+    w: [&[S::I; 8]; PANELS],
+    scale: [[S::I; 2]; PANELS],
+    x: [&[i32; 8]; TOKENS],
+    total: &mut [[S::I; TOKENS]; PANELS],
+) {
+    let mut sums = *total;
+    for part in 0..std::hint::black_box(4) {
+        let part = part & 3;
+        for t in 0..TOKENS {
+            let (x0, x1) = (s.splat(x[t][2 * part]), s.splat(x[t][2 * part + 1]));
+            for p in 0..PANELS {
+                let sum = s.dot(s.dot(s.no_sum(), w[p][2 * part], x0), w[p][2 * part + 1], x1);
+                sums[p][t] = s.add(sums[p][t], s.scaled(sum, scale[p][part / 2]));
+            }
+        }
+    }
+    *total = sums;
+}
+
 /// Sums of products of one group of two tiles and four tokens, times the scales of its 16 or 32 columns.
 #[inline(always)]
 fn tile_group<S: Isa, const SPAN: usize>(
@@ -396,7 +419,7 @@ fn tile_group_of<S: Isa, F: Format>(
     match F::SPAN {
         8 => tile_group::<S, 8>(s, low, scale, x, total),
         4 => tile_group::<S, 4>(s, low, scale, x, total),
-        _ => tile_group::<S, 2>(s, low, scale, x, total),
+        _ => tile_group_by_twos(s, low, scale, x, total),
     }
 }
 
