@@ -196,10 +196,13 @@ impl Matrix {
         Ok(packed)
     }
 
-    /// Packs the rows of a panel; lanes without a row stay as they are.
+    /// Packs the rows of a panel; in lanes without a row stands another one, whose results nobody takes.
     fn pack_panel(&self, kernel: &dyn Kernel, panel: usize, quants: &mut [u8], scales: &mut [u8]) {
-        let rows = self.row_range(panel * LANES, self.rows.min((panel + 1) * LANES));
-        kernel.pack(&mut rows.chunks_exact(self.row_bytes.max(1)), quants, scales);
+        let rows = std::array::from_fn(|lane| {
+            let row = (panel * LANES + lane).min(self.rows.saturating_sub(1));
+            self.row_range(row, row + 1)
+        });
+        kernel.pack(self.level, rows, quants, scales);
     }
 
     /// Calls `work` with panels `start..end`, packed for the occasion if they are not.

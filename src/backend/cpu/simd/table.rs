@@ -2,7 +2,7 @@
 
 use super::formats::{FloatScaled, Format, IntScaled, large, small};
 use super::kernels::{Float, Int, Panels, Rows, Tiles, Tokens};
-use super::{LANES, Level, on};
+use super::{Isa, LANES, Level, Task, on};
 use crate::backend::cpu::activations::{Activations, Forms};
 use crate::gguf::TensorType;
 use std::marker::PhantomData;
@@ -15,19 +15,34 @@ pub(crate) trait Kernel: Sync {
     fn unit_columns(&self) -> usize;
     /// Bytes of a unit in the plane of quants and in that of scales.
     fn unit_bytes(&self) -> (usize, usize);
-    /// Packs a panel: at most eight rows of blocks.
-    fn pack(&self, rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]);
+    /// Packs a panel: eight rows of blocks.
+    fn pack(&self, level: Level, rows: [&[u8]; LANES], quants: &mut [u8], scales: &mut [u8]);
     /// One, two or four tokens from `token` on: `out` is `[tokens, panels * 8]`.
     fn rows(&self, level: Level, panels: Panels<'_>, x: &Activations, token: usize, tokens: usize, out: &mut [f32]);
     /// All tokens, filled up to a multiple of four: `out` is `[tokens, panels * 8]`.
     fn tiles(&self, level: Level, panels: Panels<'_>, x: &Activations, out: &mut [f32]);
 }
 
-fn pack<F: Format>(rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]) {
-    for (lane, row) in rows.take(LANES).enumerate() {
-        let units = quants.chunks_exact_mut(F::QUANTS).zip(scales.chunks_exact_mut(F::SCALES));
-        for (block, (quants, scales)) in row.chunks_exact(F::BLOCK).zip(units) {
-            F::pack(block, lane, quants, scales);
+/// Packs a panel. There is nothing in it but moving bytes, but vectors move more of them.
+struct Pack<'a, F> {
+    rows: [&'a [u8]; LANES],
+    quants: &'a mut [u8],
+    scales: &'a mut [u8],
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Task for Pack<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let units = self.quants.chunks_exact_mut(F::QUANTS).zip(self.scales.chunks_exact_mut(F::SCALES));
+        for (index, (quants, scales)) in units.enumerate() {
+            F::pack(
+                self.rows.map(|row| row.get(index * F::BLOCK..(index + 1) * F::BLOCK).unwrap_or_default()),
+                quants,
+                scales,
+            );
         }
     }
 }
@@ -47,8 +62,8 @@ macro_rules! kernel {
                 (F::QUANTS, F::SCALES)
             }
 
-            fn pack(&self, rows: &mut dyn Iterator<Item = &[u8]>, quants: &mut [u8], scales: &mut [u8]) {
-                pack::<F>(rows, quants, scales);
+            fn pack(&self, level: Level, rows: [&[u8]; LANES], quants: &mut [u8], scales: &mut [u8]) {
+                on(level, Pack { rows, quants, scales, format: PhantomData::<F> });
             }
 
             fn rows(

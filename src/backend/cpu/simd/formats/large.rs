@@ -5,57 +5,54 @@
 //! and 4+i. Six-bit scales are 16 a row, which fill three words: the lower bits of the words hold scales 0 to 11 a byte
 //! each, their upper two bits together scales 12 to 15.
 
-use super::{Format, IntScaled, Minimum, Scales, bit, nibbles, put, put_bytes, two_bits, vector, word};
+use super::{Format, IntScaled, Minimum, Scales, bit, nibbles, put, put_bytes, read, two_bits, vector, word};
 use crate::backend::cpu::simd::{Isa, LANES};
 use crate::quant::iq::{self, IQ4_LEVELS};
 use crate::quant::k;
 use crate::quant::simple::F16;
-use bytemuck::Pod;
+use std::array::from_fn;
 
 const GROUPS: usize = 8;
 
-/// A block's bytes as its struct.
-fn read<B: Pod>(block: &[u8]) -> B {
-    bytemuck::try_pod_read_unaligned(block).unwrap_or(B::zeroed())
-}
-
-/// The packed four-bit integers of all groups, from `quad(group, i)`, which has an integer in each byte.
-fn pack_four_bits(quants: &mut [u8], lane: usize, quad: impl Fn(usize, usize) -> u32) {
+/// The packed four-bit integers of all groups, from `quad(lane, group, i)`, which has an integer in each byte.
+#[inline(always)]
+fn pack_four_bits(quants: &mut [u8], quad: impl Fn(usize, usize, usize) -> u32) {
     for pair in 0..GROUPS / 2 {
         for i in 0..8 {
-            put(
-                quants,
-                8 * pair + i,
-                lane,
-                quad(2 * pair, i) & 0x0f0f_0f0f | (quad(2 * pair + 1, i) & 0x0f0f_0f0f) << 4,
-            );
+            put(quants, 8 * pair + i, |lane| {
+                quad(lane, 2 * pair, i) & 0x0f0f_0f0f | (quad(lane, 2 * pair + 1, i) & 0x0f0f_0f0f) << 4
+            });
         }
     }
 }
 
 /// The packed two-bit integers of all groups, from vector `at` on.
-fn pack_two_bits(quants: &mut [u8], at: usize, lane: usize, quad: impl Fn(usize, usize) -> u32) {
+#[inline(always)]
+fn pack_two_bits(quants: &mut [u8], at: usize, quad: impl Fn(usize, usize, usize) -> u32) {
     for group in 0..GROUPS {
         for half in 0..2 {
-            let packed = (0..4).fold(0, |all, i| all | (quad(group, 4 * half + i) & 0x0303_0303) << (2 * i));
-            put(quants, at + 2 * group + half, lane, packed);
+            put(quants, at + 2 * group + half, |lane| {
+                (0..4).fold(0, |all, i| all | (quad(lane, group, 4 * half + i) & 0x0303_0303) << (2 * i))
+            });
         }
     }
 }
 
 /// The packed single bits of all groups, from vector `at` on.
-fn pack_bits(quants: &mut [u8], at: usize, lane: usize, quad: impl Fn(usize, usize) -> u32) {
+#[inline(always)]
+fn pack_bits(quants: &mut [u8], at: usize, quad: impl Fn(usize, usize, usize) -> u32) {
     for group in 0..GROUPS {
-        let packed = (0..8).fold(0, |all, i| all | (quad(group, i) & 0x0101_0101) << i);
-        put(quants, at + group, lane, packed);
+        put(quants, at + group, |lane| (0..8).fold(0, |all, i| all | (quad(lane, group, i) & 0x0101_0101) << i));
     }
 }
 
-/// Sixteen six-bit integers of a row.
-fn pack_six_bits(scales: &mut [u8], lane: usize, values: &[u8; 16]) {
-    let upper = word(values, 3);
+/// Sixteen six-bit integers of each row.
+#[inline(always)]
+fn pack_six_bits(scales: &mut [u8], values: &[[u8; 16]; LANES]) {
     for third in 0..3 {
-        put(scales, third, lane, word(values, third) | (upper >> (2 * third) & 0x0303_0303) << 6);
+        put(scales, third, |lane| {
+            word(&values[lane], third) | (word(&values[lane], 3) >> (2 * third) & 0x0303_0303) << 6
+        });
     }
 }
 
@@ -115,11 +112,6 @@ fn halves<S: Isa>(s: S, scales: &[u8], at: usize) -> S::F {
     s.load_f16(scales.get(at..).unwrap_or_default())
 }
 
-/// Writes the numbers behind `at` bytes of scales.
-fn put_half(scales: &mut [u8], at: usize, lane: usize, number: F16) {
-    put_bytes(scales.get_mut(at..).unwrap_or_default(), lane, number.0);
-}
-
 /// Quad I of a group from the packed four-bit integers.
 #[inline(always)]
 fn four_bits<S: Isa, const HALF: usize, const I: usize>(s: S, quants: &[u8], pair: usize) -> S::I {
@@ -142,7 +134,7 @@ fn two_bits_of<S: Isa, const HALF: usize, const I: usize>(s: S, quants: &[u8], a
 macro_rules! large {
     (
         $name:ident: $block:ty, quants $quants:literal, span $span:literal, signed $signed:literal,
-        pack |$b:ident, $lane:ident, $q:ident, $sc:ident| $pack:block
+        pack |$b:ident, $q:ident, $sc:ident| $pack:block
         quad<$half:ident, $i:ident> |$s:ident, $qv:ident, $pair:ident| $quad:expr,
         group $group:literal, minimum $minimum:expr, scales |$ss:ident, $scv:ident| $scales:block
     ) => {
@@ -156,8 +148,9 @@ macro_rules! large {
             const SIGNED: bool = $signed;
             const SPAN: usize = $span;
 
-            fn pack(block: &[u8], $lane: usize, $q: &mut [u8], $sc: &mut [u8]) {
-                let $b: $block = read(block);
+            #[inline(always)]
+            fn pack(blocks: [&[u8]; LANES], $q: &mut [u8], $sc: &mut [u8]) {
+                let Some($b) = read::<$block>(blocks) else { return };
                 $pack
             }
 
@@ -180,25 +173,32 @@ macro_rules! large {
 }
 
 /// Word i of plane `group % 4` of two-bit integers as the file has them.
+#[inline(always)]
 fn quarter(qs: &[u8], group: usize, i: usize) -> u32 {
     word(qs, 8 * (group / 4) + i) >> (2 * (group % 4))
 }
 
 /// Word i of the halves of Q4_K and Q5_K, which alternate by 32 bytes.
+#[inline(always)]
 fn half(qs: &[[u8; 32]; 4], group: usize, i: usize) -> u32 {
     word(qs.as_flattened(), 8 * (group / 2) + i) >> (4 * (group % 2))
 }
 
-/// Scales and minimums of Q4_K and Q5_K.
-fn pack_k_scales(packed: &[u8; 12], d: F16, dmin: F16, lane: usize, scales: &mut [u8]) {
-    let mut values = [0; 16];
-    let (scale, minimum) = values.split_at_mut(8);
-    for ((scale, minimum), pair) in scale.iter_mut().zip(minimum).zip(k::scales_and_minimums(packed)) {
-        (*scale, *minimum) = pair;
-    }
-    pack_six_bits(scales, lane, &values);
-    put_half(scales, 12 * LANES, lane, d);
-    put_half(scales, 14 * LANES, lane, dmin);
+/// Scales and minimums of each row of Q4_K and Q5_K.
+#[inline(always)]
+fn pack_k_scales(scales: &mut [u8], block: impl Fn(usize) -> ([u8; 12], F16, F16)) {
+    let values = from_fn(|lane| {
+        let mut values = [0; 16];
+        let (scale, minimum) = values.split_at_mut(8);
+        let (packed, ..) = block(lane);
+        for ((scale, minimum), pair) in scale.iter_mut().zip(minimum).zip(k::scales_and_minimums(&packed)) {
+            (*scale, *minimum) = pair;
+        }
+        values
+    });
+    pack_six_bits(scales, &values);
+    put_bytes(scales, 12 * LANES, |lane| block(lane).1.0);
+    put_bytes(scales, 14 * LANES, |lane| block(lane).2.0);
 }
 
 /// The twin of [`pack_k_scales`].
@@ -210,9 +210,9 @@ fn k_scales<S: Isa>(s: S, scales: &[u8]) -> Scales<S> {
 
 large! {
     Q4_K: k::Q4_K, quants 1024, span 8, signed false,
-    pack |b, lane, quants, scales| {
-        pack_four_bits(quants, lane, |group, i| half(&b.qs, group, i));
-        pack_k_scales(&b.scales, b.d, b.dmin, lane, scales);
+    pack |b, quants, scales| {
+        pack_four_bits(quants, |lane, group, i| half(&b[lane].qs, group, i));
+        pack_k_scales(scales, |lane| (b[lane].scales, b[lane].d, b[lane].dmin));
     }
     quad<HALF, I> |s, quants, pair| four_bits::<S, HALF, I>(s, quants, pair),
     group 32, minimum Minimum::Group, scales |s, scales| { k_scales(s, scales) }
@@ -220,10 +220,10 @@ large! {
 
 large! {
     Q5_K: k::Q5_K, quants 1280, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_four_bits(quants, lane, |group, i| half(&b.qs, group, i));
-        pack_bits(quants, 32, lane, |group, i| word(&b.qh, i) >> group);
-        pack_k_scales(&b.scales, b.d, b.dmin, lane, scales);
+    pack |b, quants, scales| {
+        pack_four_bits(quants, |lane, group, i| half(&b[lane].qs, group, i));
+        pack_bits(quants, 32, |lane, group, i| word(&b[lane].qh, i) >> group);
+        pack_k_scales(scales, |lane| (b[lane].scales, b[lane].d, b[lane].dmin));
     }
     quad<HALF, I> |s, quants, pair| s.or(
         four_bits::<S, HALF, I>(s, quants, pair),
@@ -234,15 +234,15 @@ large! {
 
 large! {
     Q6_K: k::Q6_K, quants 1536, span 2, signed false,
-    pack |b, lane, quants, scales| {
-        let low = b.ql.as_flattened();
-        pack_four_bits(quants, lane, |group, i| {
-            word(low, 16 * (group / 4) + 8 * (group % 2) + i) >> (4 * (group % 4 / 2))
+    pack |b, quants, scales| {
+        pack_four_bits(quants, |lane, group, i| {
+            word(b[lane].ql.as_flattened(), 16 * (group / 4) + 8 * (group % 2) + i) >> (4 * (group % 4 / 2))
         });
-        pack_two_bits(quants, 32, lane, |group, i| quarter(&b.qh, group, i));
-        let groups: &[u8] = bytemuck::cast_slice(&b.scales);
-        (0..4).for_each(|four| put(scales, four, lane, word(groups, four)));
-        put_half(scales, 16 * LANES, lane, b.d);
+        pack_two_bits(quants, 32, |lane, group, i| quarter(&b[lane].qh, group, i));
+        for four in 0..4 {
+            put(scales, four, |lane| word(bytemuck::cast_slice(&b[lane].scales), four));
+        }
+        put_bytes(scales, 16 * LANES, |lane| b[lane].d.0);
     }
     quad<HALF, I> |s, quants, pair| s.or(
         four_bits::<S, HALF, I>(s, quants, pair),
@@ -257,11 +257,13 @@ large! {
 
 large! {
     Q2_K: k::Q2_K, quants 512, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_two_bits(quants, 0, lane, |group, i| quarter(&b.qs, group, i));
-        (0..4).for_each(|four| put(scales, four, lane, word(&b.scales, four)));
-        put_half(scales, 16 * LANES, lane, b.d);
-        put_half(scales, 18 * LANES, lane, b.dmin);
+    pack |b, quants, scales| {
+        pack_two_bits(quants, 0, |lane, group, i| quarter(&b[lane].qs, group, i));
+        for four in 0..4 {
+            put(scales, four, |lane| word(&b[lane].scales, four));
+        }
+        put_bytes(scales, 16 * LANES, |lane| b[lane].d.0);
+        put_bytes(scales, 18 * LANES, |lane| b[lane].dmin.0);
     }
     quad<HALF, I> |s, quants, pair| two_bits::<S, I, 0>(s, two_bits_of::<S, HALF, I>(s, quants, 0, pair)),
     group 16, minimum Minimum::Group, scales |s, scales| {
@@ -276,11 +278,11 @@ large! {
 
 large! {
     Q3_K: k::Q3_K, quants 768, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_two_bits(quants, 0, lane, |group, i| quarter(&b.qs, group, i));
-        pack_bits(quants, 16, lane, |group, i| word(&b.hmask, i) >> group);
-        pack_six_bits(scales, lane, &b.scales().map(|scale| (scale + 32) as u8));
-        put_half(scales, 12 * LANES, lane, b.d);
+    pack |b, quants, scales| {
+        pack_two_bits(quants, 0, |lane, group, i| quarter(&b[lane].qs, group, i));
+        pack_bits(quants, 16, |lane, group, i| word(&b[lane].hmask, i) >> group);
+        pack_six_bits(scales, &b.map(|b| b.scales().map(|scale| (scale + 32) as u8)));
+        put_bytes(scales, 12 * LANES, |lane| b[lane].d.0);
     }
     quad<HALF, I> |s, quants, pair| s.or(
         two_bits::<S, I, 0>(s, two_bits_of::<S, HALF, I>(s, quants, 0, pair)),
@@ -298,17 +300,22 @@ large! {
 
 large! {
     IQ4_XS: iq::IQ4_XS, quants 1024, span 1, signed true,
-    pack |b, lane, quants, scales| {
+    pack |b, quants, scales| {
         // In the file each group has its first 16 columns in the low halves of 16 bytes, the others in the high halves.
-        let qs: &[u8] = bytemuck::bytes_of(&b.qs);
-        pack_four_bits(quants, lane, |group, i| word(qs, 4 * group + i % 4) >> (4 * (i / 4)));
-        let values = b.scales().map(|scale| (scale + 32) as u8);
-        let (a, c) = (word(&values, 0), word(&values, 1));
-        put(scales, 0, lane, a & 0x0f0f_0f0f | (c & 0x0f0f_0f0f) << 4);
-        let upper = a >> 4 & 0x0303_0303 | (c >> 4 & 0x0303_0303) << 2;
-        let [p, q, r, t] = upper.to_le_bytes();
-        put_bytes(scales, 2 * LANES + lane, [p | q << 4, r | t << 4]);
-        put_half(scales, 6 * LANES, lane, b.d);
+        pack_four_bits(quants, |lane, group, i| {
+            word(bytemuck::bytes_of(&b[lane].qs), 4 * group + i % 4) >> (4 * (i / 4))
+        });
+        let values = b.map(|b| b.scales().map(|scale| (scale + 32) as u8));
+        put(scales, 0, |lane| {
+            word(&values[lane], 0) & 0x0f0f_0f0f | (word(&values[lane], 1) & 0x0f0f_0f0f) << 4
+        });
+        put_bytes(scales, 4 * LANES, |lane| {
+            let (a, c) = (word(&values[lane], 0), word(&values[lane], 1));
+            let upper = a >> 4 & 0x0303_0303 | (c >> 4 & 0x0303_0303) << 2;
+            let [p, q, r, t] = upper.to_le_bytes();
+            [p | q << 4, r | t << 4]
+        });
+        put_bytes(scales, 6 * LANES, |lane| b[lane].d.0);
     }
     quad<HALF, I> |s, quants, pair| s.lookup(&IQ4_LEVELS, four_bits::<S, HALF, I>(s, quants, pair)),
     group 32, minimum Minimum::None, scales |s, scales| {

@@ -16,6 +16,7 @@ pub(crate) mod large;
 pub(crate) mod small;
 
 use super::{Isa, LANES};
+use bytemuck::AnyBitPattern;
 
 /// Bytes of a vector.
 pub(crate) const VECTOR: usize = 4 * LANES;
@@ -35,8 +36,8 @@ pub(crate) trait Format: 'static {
     /// How many quads may be added up by [`Isa::dot`]; a divisor of 8.
     const SPAN: usize;
 
-    /// Puts a block into its lane. `block`, `quants` and `scales` are as long as said above.
-    fn pack(block: &[u8], lane: usize, quants: &mut [u8], scales: &mut [u8]);
+    /// Packs a block of each row. `blocks`, `quants` and `scales` are as long as said above.
+    fn pack(blocks: [&[u8]; LANES], quants: &mut [u8], scales: &mut [u8]);
 
     /// Quad I of group `2 * pair + HALF`, a group being 32 columns.
     fn quad<S: Isa, const HALF: usize, const I: usize>(s: S, quants: &[u8], pair: usize) -> S::I;
@@ -128,19 +129,35 @@ fn two_bits<S: Isa, const I: usize, const TO: usize>(s: S, bytes: S::I) -> S::I 
     s.and(moved, s.splat(0x0303_0303 << TO))
 }
 
-/// Writes the lane of a vector.
-fn put(plane: &mut [u8], vector: usize, lane: usize, word: u32) {
-    put_bytes(plane, vector * LANES + lane, word.to_le_bytes());
+/// Writes a vector: a word for each row.
+#[inline(always)]
+fn put(plane: &mut [u8], vector: usize, word: impl Fn(usize) -> u32) {
+    put_bytes(plane, vector * VECTOR, |lane| word(lane).to_le_bytes());
 }
 
-/// Writes the element at this index of an array of elements of N bytes.
-fn put_bytes<const N: usize>(plane: &mut [u8], index: usize, bytes: [u8; N]) {
-    if let Some(element) = plane.get_mut(index * N..).and_then(|rest| rest.first_chunk_mut()) {
-        *element = bytes;
+/// Writes N bytes for each row, from byte `at` on.
+#[inline(always)]
+fn put_bytes<const N: usize>(plane: &mut [u8], at: usize, bytes: impl Fn(usize) -> [u8; N]) {
+    let places = plane.get_mut(at..).unwrap_or_default().as_chunks_mut::<N>().0;
+    if let Some(places) = places.first_chunk_mut::<LANES>() {
+        for lane in 0..LANES {
+            places[lane] = bytes(lane);
+        }
     }
 }
 
+/// The rows' blocks as their struct.
+#[inline(always)]
+fn read<B: AnyBitPattern>(blocks: [&[u8]; LANES]) -> Option<[&B; LANES]> {
+    let mut structs = [bytemuck::try_from_bytes(blocks[0]).ok()?; LANES];
+    for lane in 0..LANES {
+        structs[lane] = bytemuck::try_from_bytes(blocks[lane]).ok()?;
+    }
+    Some(structs)
+}
+
 /// The four bytes at this index of an array of words.
+#[inline(always)]
 fn word(bytes: &[u8], index: usize) -> u32 {
     bytes.get(4 * index..).and_then(|rest| rest.first_chunk()).map_or(0, |&bytes| u32::from_le_bytes(bytes))
 }

@@ -1,30 +1,28 @@
 //! Formats of 32 columns. The four-bit integers keep the order of the file: the vector with columns 4c to 4c+3 in its
 //! low halves has columns 16+4c to 16+4c+3 in its high halves.
 
-use super::{FloatScaled, Format, VECTOR, bit, nibbles, put, put_bytes, vector, word};
+use super::{FloatScaled, Format, VECTOR, bit, nibbles, put, put_bytes, read, vector, word};
 use crate::backend::cpu::simd::{Isa, LANES};
 use crate::quant::fp4::{self, DOUBLED_E2M1};
 use crate::quant::iq::{self, IQ4_LEVELS};
 use crate::quant::legacy;
-use bytemuck::Pod;
 
-/// A block's bytes as its struct.
-fn read<B: Pod>(block: &[u8]) -> B {
-    bytemuck::try_pod_read_unaligned(block).unwrap_or(B::zeroed())
-}
-
-/// Sixteen bytes of halves to four vectors.
-fn pack_nibbles(qs: &[u8; 16], lane: usize, quants: &mut [u8]) {
+/// Sixteen bytes of halves of each row to four vectors.
+#[inline(always)]
+fn pack_nibbles<'a>(quants: &mut [u8], qs: impl Fn(usize) -> &'a [u8; 16]) {
     for chunk in 0..4 {
-        put(quants, chunk, lane, word(qs, chunk));
+        put(quants, chunk, |lane| word(qs(lane), chunk));
     }
 }
 
 /// Fifth bits to a vector of their own: bit i of byte b belongs to column 4i + b.
-fn pack_fifth_bits(qh: [u8; 4], lane: usize, quants: &mut [u8]) {
-    let bits = u32::from_le_bytes(qh);
-    let spread = |i: u32| (((bits >> (4 * i) & 15) * 0x0020_4081) & 0x0101_0101) << i;
-    put(quants, 4, lane, (0..8).map(spread).fold(0, |all, bits| all | bits));
+#[inline(always)]
+fn pack_fifth_bits(quants: &mut [u8], qh: impl Fn(usize) -> [u8; 4]) {
+    put(quants, 4, |lane| {
+        let bits = u32::from_le_bytes(qh(lane));
+        let spread = |i: u32| (((bits >> (4 * i) & 15) * 0x0020_4081) & 0x0101_0101) << i;
+        (0..8).map(spread).fold(0, |all, bits| all | bits)
+    });
 }
 
 /// The four-bit integers of quad I.
@@ -57,7 +55,7 @@ fn with_minimums<S: Isa>(s: S, scales: &[u8]) -> (S::F, S::F) {
 macro_rules! small {
     (
         $(#[$doc:meta])* $name:ident: $block:ty, quants $quants:literal, span $span:literal, signed $signed:literal,
-        pack |$b:ident, $lane:ident, $q:ident, $sc:ident| $pack:block
+        pack |$b:ident, $q:ident, $sc:ident| $pack:block
         quad<$i:ident> |$s:ident, $qv:ident| $quad:expr,
         minimum $minimum:literal, scales |$ss:ident, $scv:ident| $scales:expr
     ) => {
@@ -72,8 +70,9 @@ macro_rules! small {
             const SIGNED: bool = $signed;
             const SPAN: usize = $span;
 
-            fn pack(block: &[u8], $lane: usize, $q: &mut [u8], $sc: &mut [u8]) {
-                let $b: $block = read(block);
+            #[inline(always)]
+            fn pack(blocks: [&[u8]; LANES], $q: &mut [u8], $sc: &mut [u8]) {
+                let Some($b) = read::<$block>(blocks) else { return };
                 $pack
             }
 
@@ -96,9 +95,9 @@ macro_rules! small {
 
 small! {
     Q4_0: legacy::Q4_0, quants 128, span 8, signed false,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        put_bytes(scales, lane, b.d.0);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        put_bytes(scales, 0, |lane| b[lane].d.0);
     }
     quad<I> |s, quants| four_bits::<S, I>(s, quants),
     minimum true, scales |s, scales| centred(s, scales, 8.0)
@@ -106,10 +105,10 @@ small! {
 
 small! {
     Q4_1: legacy::Q4_1, quants 128, span 8, signed false,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        put_bytes(scales, lane, b.d.0);
-        put_bytes(scales, LANES + lane, b.m.0);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        put_bytes(scales, 0, |lane| b[lane].d.0);
+        put_bytes(scales, 2 * LANES, |lane| b[lane].m.0);
     }
     quad<I> |s, quants| four_bits::<S, I>(s, quants),
     minimum true, scales |s, scales| with_minimums(s, scales)
@@ -117,10 +116,10 @@ small! {
 
 small! {
     Q5_0: legacy::Q5_0, quants 160, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        pack_fifth_bits(b.qh, lane, quants);
-        put_bytes(scales, lane, b.d.0);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        pack_fifth_bits(quants, |lane| b[lane].qh);
+        put_bytes(scales, 0, |lane| b[lane].d.0);
     }
     quad<I> |s, quants| five_bits::<S, I>(s, quants),
     minimum true, scales |s, scales| centred(s, scales, 16.0)
@@ -128,11 +127,11 @@ small! {
 
 small! {
     Q5_1: legacy::Q5_1, quants 160, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        pack_fifth_bits(b.qh, lane, quants);
-        put_bytes(scales, lane, b.d.0);
-        put_bytes(scales, LANES + lane, b.m.0);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        pack_fifth_bits(quants, |lane| b[lane].qh);
+        put_bytes(scales, 0, |lane| b[lane].d.0);
+        put_bytes(scales, 2 * LANES, |lane| b[lane].m.0);
     }
     quad<I> |s, quants| five_bits::<S, I>(s, quants),
     minimum true, scales |s, scales| with_minimums(s, scales)
@@ -140,10 +139,11 @@ small! {
 
 small! {
     Q8_0: legacy::Q8_0, quants 256, span 1, signed true,
-    pack |b, lane, quants, scales| {
-        let qs: &[u8] = bytemuck::cast_slice(&b.qs);
-        (0..8).for_each(|i| put(quants, i, lane, word(qs, i)));
-        put_bytes(scales, lane, b.d.0);
+    pack |b, quants, scales| {
+        for i in 0..8 {
+            put(quants, i, |lane| word(bytemuck::cast_slice(&b[lane].qs), i));
+        }
+        put_bytes(scales, 0, |lane| b[lane].d.0);
     }
     quad<I> |s, quants| vector(s, quants, I),
     minimum false, scales |s, scales| centred(s, scales, 0.0)
@@ -151,9 +151,9 @@ small! {
 
 small! {
     IQ4_NL: iq::IQ4_NL, quants 128, span 1, signed true,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        put_bytes(scales, lane, b.d.0);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        put_bytes(scales, 0, |lane| b[lane].d.0);
     }
     quad<I> |s, quants| s.lookup(&IQ4_LEVELS, four_bits::<S, I>(s, quants)),
     minimum false, scales |s, scales| centred(s, scales, 0.0)
@@ -172,9 +172,9 @@ const RAISED_E2M1: [i8; 16] = {
 
 small! {
     MXFP4: fp4::MXFP4, quants 128, span 4, signed false,
-    pack |b, lane, quants, scales| {
-        pack_nibbles(&b.qs, lane, quants);
-        put_bytes(scales, lane, [b.e]);
+    pack |b, quants, scales| {
+        pack_nibbles(quants, |lane| &b[lane].qs);
+        put_bytes(scales, 0, |lane| [b[lane].e]);
     }
     quad<I> |s, quants| s.lookup(&RAISED_E2M1, four_bits::<S, I>(s, quants)),
     minimum true, scales |s, scales| {
