@@ -201,7 +201,7 @@ fn quantized() -> Gguf {
     let file = Gguf::open(path("llama.gguf")).unwrap();
     let mut writer = GgufWriter::new();
     for (key, value) in file.metadata().iter() {
-        writer.set(key, &value).unwrap();
+        writer.set(key, value).unwrap();
     }
     for tensor in file.tensors() {
         let data = file.data(tensor).unwrap();
