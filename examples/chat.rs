@@ -1,15 +1,18 @@
 //! Completes a text, streaming to the terminal. (Conversations are not built yet.)
 //!
 //! ```text
-//! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S] [--ctx N]
+//! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S]
+//!      [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
 //! ```
 //!
-//! The model runs on the CPU for now, on all of its cores.
+//! The model runs on the CPU for now.
+
+mod common;
 
 use clap::Parser;
+use kiln::Generate;
 use kiln::sampler::SamplerOptions;
 use kiln::session::{Finish, Statistics};
-use kiln::{Generate, LoadOptions};
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -33,25 +36,16 @@ struct Args {
     /// Where the choice of tokens starts from.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// The most tokens of prompt and reply together; by default, what the model was trained for.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    ctx: Option<u32>,
+    #[command(flatten)]
+    flags: common::Flags,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run(run)
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let mut options = LoadOptions::new();
-    options.context = args.ctx;
-    let model = options.open(&args.model)?;
+    let model = args.flags.load_options()?.open(&args.model)?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {
         prompt.clear();
@@ -78,11 +72,12 @@ fn print_statistics(statistics: &Statistics, finish: Option<Finish>) {
         other => format!("{other:?}"),
     };
     eprintln!(
-        "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s, first after {:.0} ms: {why}",
+        "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s ({:.1} GB/s), first after {:.0} ms: {why}",
         statistics.prompt_tokens,
         statistics.prompt_tokens_per_second(),
         statistics.generated_tokens,
         statistics.tokens_per_second(),
+        statistics.gigabytes_per_second(),
         statistics.first_token.as_secs_f64() * 1e3,
     );
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kiln::gguf::{Endian, Gguf, Metadata, TensorInfo, TensorType, Value};
+use kiln::model::recipe_name;
 use serde_json::{Map, Value as Json, json};
 
 /// Show what is in a GGUF model file.
@@ -134,49 +135,6 @@ fn pooling_name(value: &Value<'_>) -> String {
     name.map_or_else(|| show(value), |name| (*name).to_owned())
 }
 
-/// The name of a quantization recipe (`general.file_type`).
-fn file_type_name(id: i128) -> Option<&'static str> {
-    Some(match id {
-        0 => "F32",
-        1 => "F16",
-        2 => "Q4_0",
-        3 => "Q4_1",
-        7 => "Q8_0",
-        8 => "Q5_0",
-        9 => "Q5_1",
-        10 => "Q2_K",
-        11 => "Q3_K_S",
-        12 => "Q3_K_M",
-        13 => "Q3_K_L",
-        14 => "Q4_K_S",
-        15 => "Q4_K_M",
-        16 => "Q5_K_S",
-        17 => "Q5_K_M",
-        18 => "Q6_K",
-        19 => "IQ2_XXS",
-        20 => "IQ2_XS",
-        21 => "Q2_K_S",
-        22 => "IQ3_XS",
-        23 => "IQ3_XXS",
-        24 => "IQ1_S",
-        25 => "IQ4_NL",
-        26 => "IQ3_S",
-        27 => "IQ3_M",
-        28 => "IQ2_S",
-        29 => "IQ2_M",
-        30 => "IQ4_XS",
-        31 => "IQ1_M",
-        32 => "BF16",
-        36 => "TQ1_0",
-        37 => "TQ2_0",
-        38 => "MXFP4_MOE",
-        39 => "NVFP4",
-        40 => "Q1_0",
-        41 => "Q2_0",
-        _ => return None,
-    })
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Text
 
@@ -268,7 +226,7 @@ fn file_rows(file: &Gguf, keys: &mut Keys<'_>) -> Rows {
 fn model_rows(file: &Gguf, keys: &mut Keys<'_>) -> Rows {
     let (_, total) = type_shares(file);
     let file_type = keys.value("general.file_type").map(|value| {
-        let name = value.as_integer().and_then(file_type_name);
+        let name = value.as_integer().and_then(|id| recipe_name(u32::try_from(id).ok()?));
         name.map_or_else(|| show(&value), str::to_owned)
     });
     let parameters = (total.parameters > 0).then(|| human_count(total.parameters));

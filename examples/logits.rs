@@ -1,12 +1,15 @@
 //! Writes the logits of every position: the tool that compares kiln with anything else.
 //!
 //! ```text
-//! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--ctx N]
+//! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--pool none|mean|cls|last]
+//!        [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
 //! ```
 //!
 //! The output is raw little-endian f32, one row of the vocabulary's length for each token. No special token is added,
 //! and no softcap, bias or scale of the model is skipped. The model runs by the executable specification: weights are
-//! decoded exactly and multiplied in f32, which is slow.
+//! decoded exactly and multiplied in f32, which is slow: on one thread, however many it may have.
+
+mod common;
 
 use clap::{Parser, ValueEnum};
 use kiln::backend::cpu::batch::Batch;
@@ -40,9 +43,20 @@ struct Args {
     /// How keys and values are kept.
     #[arg(long, value_enum, default_value_t = Kv::F32)]
     kv: Kv,
-    /// How many positions a sequence may have: some models rotate otherwise when it is long. By default, the model's.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    ctx: Option<u32>,
+    /// What becomes of an encoder's vectors: all positions, their mean, the first or the last. Decoders have logits, of
+    /// all positions.
+    #[arg(long, value_enum, default_value_t = Pool::None)]
+    pool: Pool,
+    #[command(flatten)]
+    flags: common::Flags,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
+enum Pool {
+    None,
+    Mean,
+    Cls,
+    Last,
 }
 
 #[derive(Clone)]
@@ -66,22 +80,22 @@ fn parse_ids(text: &str) -> Result<Ids, String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run(run)
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let options = args.flags.load_options()?;
     let in_model = |error: kiln::Error| format!("{}: {error}", args.model.display());
     let file = Arc::new(Gguf::open(&args.model)?);
     let architecture = file.metadata().str("general.architecture").map_err(in_model)?.unwrap_or_default();
     let trained = file.metadata().u32(&format!("{architecture}.context_length")).map_err(in_model)?;
-    let context = args.ctx.or(trained).unwrap_or(u32::MAX) as usize;
+    let context = options.context.or(trained).unwrap_or(u32::MAX) as usize;
     let program = model::program(&file, ProgramOptions { context }).map_err(in_model)?;
+    if args.pool != Pool::None {
+        let pool = format!("{:?}", args.pool).to_lowercase();
+        let found = format!("--pool {pool} for `{architecture}`, a decoder, which has logits and no vectors to pool");
+        return Err(format!("{}: {found}; expected --pool none", args.model.display()).into());
+    }
     let model = Reference::new(file, program).map_err(in_model)?;
 
     let Ids(tokens) = &args.tokens;

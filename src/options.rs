@@ -19,13 +19,26 @@ pub struct LoadOptions {
     pub cache_format: CacheFormat,
     /// Whether the file is mapped into memory. If not, weights are read when they are used.
     pub map: bool,
+    /// Whether weights are packed for the vector unit. It makes everything faster, and takes about as much memory as
+    /// the weights do, beside the file. If not, the mapped file is the only copy of them.
+    pub pack: bool,
+    /// How many threads compute; by default as many as there are cores.
+    pub threads: Option<usize>,
     /// The pre-tokenizer to use in place of the one that the file names.
     pub pre_tokenizer: Option<String>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { context: None, sessions: 1, cache_format: CacheFormat::F16, map: true, pre_tokenizer: None }
+        LoadOptions {
+            context: None,
+            sessions: 1,
+            cache_format: CacheFormat::F16,
+            map: true,
+            pack: true,
+            threads: None,
+            pre_tokenizer: None,
+        }
     }
 }
 
@@ -60,6 +73,20 @@ impl LoadOptions {
     #[must_use]
     pub fn map(mut self, yes: bool) -> Self {
         self.map = yes;
+        self
+    }
+
+    /// Sets [`LoadOptions::pack`].
+    #[must_use]
+    pub fn pack(mut self, yes: bool) -> Self {
+        self.pack = yes;
+        self
+    }
+
+    /// Sets [`LoadOptions::threads`]; none counts as one.
+    #[must_use]
+    pub fn threads(mut self, count: usize) -> Self {
+        self.threads = Some(count);
         self
     }
 

@@ -327,6 +327,28 @@ pub struct Program {
 }
 
 impl Program {
+    /// The bytes of weights that a single token reads: its row of the embedding table, and each matrix that it is
+    /// multiplied with, that of the logits among them.
+    pub fn token_weight_bytes(&self) -> u64 {
+        let row_bytes = |id: WeightId| {
+            let weight = self.weights.get(id.0)?;
+            Some(
+                (weight.columns as u64).div_ceil(weight.tensor_type.block_elements())
+                    * weight.tensor_type.block_bytes(),
+            )
+        };
+        let product_bytes = |product: &Product| {
+            let rows = self.slots.get(product.out.0).map_or(0, |slot| slot.width as u64);
+            row_bytes(product.weight).unwrap_or(0) * rows
+        };
+        let op_bytes = |step: &Step| match &step.op {
+            Op::Embed { table, .. } => row_bytes(*table).unwrap_or(0),
+            Op::Linear { products, .. } => products.iter().map(product_bytes).sum(),
+            _ => 0,
+        };
+        self.steps.iter().map(op_bytes).sum()
+    }
+
     fn slot(&self, id: SlotId) -> &str {
         self.slots.get(id.0).map_or("?", |slot| slot.name)
     }

@@ -1,6 +1,8 @@
 //! Models, sessions and replies, on a tiny model whose greedy continuation is known.
 
 use futures::{Stream, executor::block_on, future::poll_fn};
+use kiln::gguf::{Gguf, GgufWriter, TensorInfo, TensorType};
+use kiln::quant;
 use kiln::session::Finish;
 use kiln::{CacheFormat, Error, Generate, LoadOptions, Model, Reply};
 use serde_json::Value;
@@ -192,4 +194,107 @@ fn replies_and_models_can_be_sent_to_threads() {
             });
         }
     });
+}
+
+/// The golden model with its matrices in Q8_0, which can be packed.
+fn quantized() -> Gguf {
+    let file = Gguf::open(path("llama.gguf")).unwrap();
+    let mut writer = GgufWriter::new();
+    for (key, value) in file.metadata().iter() {
+        writer.set(key, value).unwrap();
+    }
+    for tensor in file.tensors() {
+        let data = file.data(tensor).unwrap();
+        if tensor.shape().len() == 1 {
+            writer.tensor(tensor.name(), tensor.shape(), tensor.tensor_type(), data).unwrap();
+            continue;
+        }
+        let mut values = vec![0.0; tensor.elements() as usize];
+        quant::decode(tensor.tensor_type(), &data, &mut values).unwrap();
+        let mut bytes = vec![0; values.len() / 32 * 34];
+        quant::encode(TensorType::Q8_0, &values, &mut bytes).unwrap();
+        writer.tensor(tensor.name(), tensor.shape(), TensorType::Q8_0, bytes).unwrap();
+    }
+    let mut bytes = vec![];
+    writer.write(&mut bytes).unwrap();
+    Gguf::from_bytes(bytes).unwrap()
+}
+
+#[test]
+fn without_packing_the_text_is_the_same_and_the_file_is_the_only_copy() {
+    let (_, prompt, _) = golden();
+    let load = |pack| Model::load(quantized(), &LoadOptions::new().pack(pack)).unwrap();
+    let (packed, plain) = (load(true), load(false));
+    assert_eq!((plain.memory().packed_bytes, packed.memory().weight_bytes), (0, plain.memory().weight_bytes));
+    // All that a token reads is packed, but its row of the embedding table.
+    let row_bytes = packed.program().weights[0].columns as u64 / 32 * 34;
+    assert!(packed.memory().packed_bytes >= packed.token_bytes() - row_bytes, "{}", packed.memory());
+    let [packed, plain] = [packed, plain].map(|model| {
+        let mut session = model.session();
+        session.generate_tokens(&prompt, greedy(20)).unwrap().text().unwrap();
+        session.tokens().to_vec()
+    });
+    assert_eq!(packed, plain);
+}
+
+#[test]
+fn threads_are_as_many_as_asked_for() {
+    let (_, prompt, expected) = golden();
+    for (asked, found) in [(0, 1), (1, 1), (3, 3)] {
+        let model = LoadOptions::new().threads(asked).open(path("llama.gguf")).unwrap();
+        assert_eq!(model.threads(), found);
+        let mut session = model.session();
+        session.generate_tokens(&prompt, greedy(5)).unwrap().text().unwrap();
+        assert_eq!(session.tokens()[prompt.len()..], expected[..5]);
+    }
+}
+
+#[test]
+fn a_model_tells_its_size_and_its_plan() {
+    let model = LoadOptions::new().context(64).sessions(3).open(path("llama.gguf")).unwrap();
+    let file = Gguf::open(path("llama.gguf")).unwrap();
+    let sum = |size: fn(&TensorInfo) -> u64| file.tensors().iter().map(size).sum::<u64>();
+    let facts = model.facts();
+    assert_eq!((facts.parameters, facts.weight_bytes), (sum(|t| t.elements()), sum(|t| t.size_bytes())));
+    assert!(facts.to_string().starts_with("llama ") && facts.to_string().ends_with(&facts.recipe), "{facts}");
+    // A token reads all matrices, and of the embedding table, which is not tied here, a row.
+    let matrices = file.tensors().iter().filter(|t| t.shape().len() > 1 && t.name() != "token_embd.weight");
+    let table = file.tensor("token_embd.weight").unwrap();
+    assert!(file.tensor("output.weight").is_some());
+    let read: u64 = matrices.map(|t| t.size_bytes()).sum::<u64>() + table.size_bytes() / table.shape()[1];
+    assert_eq!(model.token_bytes(), read);
+    // Half the context is half the cache, but for the page that is copied when sessions share it.
+    let plan = model.memory();
+    let half = LoadOptions::new().context(32).sessions(3).open(path("llama.gguf")).unwrap().memory().cache_bytes;
+    assert!(plan.cache_bytes > half && plan.cache_bytes < 2 * half, "{plan}");
+    assert!(plan.to_string().starts_with("weights ") && plan.to_string().contains("at full context"), "{plan}");
+}
+
+#[test]
+fn statistics_tell_the_weights_that_were_read() {
+    let (model, prompt, _) = golden();
+    let mut session = model.session();
+    let mut reply = session.generate_tokens(&prompt, greedy(10)).unwrap();
+    assert!(reply.by_ref().all(|piece| piece.is_ok()));
+    let statistics = reply.statistics();
+    assert_eq!(statistics.token_bytes, model.token_bytes());
+    let expected = 9.0 / statistics.generating.as_secs_f64() * model.token_bytes() as f64 / 1e9;
+    assert!((statistics.gigabytes_per_second() / expected - 1.0).abs() < 1e-9, "{statistics:?}");
+}
+
+#[test]
+fn logits_are_those_that_a_reply_chooses_by() {
+    let (model, prompt, expected) = golden();
+    let likeliest = |logits: Vec<f32>| {
+        assert_eq!(logits.len(), model.program().vocabulary);
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
+    };
+    let mut session = model.session();
+    assert_eq!(likeliest(session.logits(&prompt).unwrap()), expected[0]);
+    assert_eq!(likeliest(session.logits(&[]).unwrap()), expected[0], "the last token is run again");
+    assert_eq!(likeliest(session.logits(&expected[..2]).unwrap()), expected[2]);
+    assert_eq!(session.tokens().len(), prompt.len() + 2);
+    assert!(session.logits(&[1, 320]).is_err() && model.session().logits(&[]).is_err());
+    session.generate_tokens(&expected[2..3], greedy(1)).unwrap().text().unwrap();
+    assert_eq!(session.tokens()[prompt.len() + 3], expected[3]);
 }

@@ -2,12 +2,13 @@
 //!
 //! [`program`] is the way in. `hyper` reads what all families share, `tensors` finds weights and checks their shapes,
 //! and `decoder` writes the steps of a decoder-only transformer. A family is a small file that sets the flags in which
-//! it differs (`decoder::Decoder`); no family has a forward pass of its own.
+//! it differs (`decoder::Decoder`); no family has a forward pass of its own. [`facts`] tells a file's size and kind.
 //!
 //! Everything that a program refers to is checked here, so backends can rely on it: a missing tensor, a wrong shape, an
 //! unknown architecture or kind of rope is an error that names it.
 
 mod decoder;
+mod facts;
 mod gemma;
 mod glm4;
 mod granite;
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::gguf::{Gguf, Metadata};
 use crate::program::Program;
 use decoder::Decoder;
+pub use facts::{Facts, facts, recipe_name};
 use hyper::Hyper;
 use tensors::Tensors;
 

@@ -14,10 +14,13 @@
 //! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
 //! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
 //!
-//! Generation runs on the CPU for now, on all of its cores.
+//! Generation runs on the CPU for now, on all of its cores or as many threads as [`LoadOptions::threads`] says. What
+//! memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
 
+mod memory;
 mod reply;
 
+pub use memory::MemoryPlan;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
 use crate::Result;
@@ -27,7 +30,7 @@ use crate::backend::cpu::memory::PageMemory;
 use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
-use crate::model::{self, ProgramOptions};
+use crate::model::{self, Facts, ProgramOptions};
 use crate::options::LoadOptions;
 use crate::program::Program;
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
@@ -51,6 +54,8 @@ struct Shared {
     cache: Cache,
     /// The pages of all sessions; whoever runs a batch holds it.
     memory: Mutex<PageMemory>,
+    facts: Facts,
+    plan: MemoryPlan,
 }
 
 impl LoadOptions {
@@ -84,8 +89,15 @@ impl Model {
             CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
         let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
         let memory = Mutex::new(PageMemory::new(&cache, options.cache_format)?);
-        let executor = Executor::new(Arc::new(file), program, ExecutorOptions::default())?;
-        Ok(Model { shared: Arc::new(Shared { tokenizer, executor, cache, memory }) })
+        let facts = model::facts(&file)?;
+        let executor = Executor::new(Arc::new(file), program, executor_options(options))?;
+        let plan = MemoryPlan {
+            weight_bytes: facts.weight_bytes,
+            packed_bytes: executor.packed_bytes(),
+            cache_bytes: cache.bytes(options.cache_format),
+        };
+        log::info!("{facts}: {plan}; {} threads", executor.threads());
+        Ok(Model { shared: Arc::new(Shared { tokenizer, executor, cache, memory, facts, plan }) })
     }
 
     /// The tokenizer.
@@ -101,6 +113,26 @@ impl Model {
     /// The most tokens that a session holds.
     pub fn context(&self) -> u32 {
         self.shared.cache.limits().context_tokens
+    }
+
+    /// How large the model is, and of what kind.
+    pub fn facts(&self) -> &Facts {
+        &self.shared.facts
+    }
+
+    /// What memory the model takes.
+    pub fn memory(&self) -> MemoryPlan {
+        self.shared.plan
+    }
+
+    /// The bytes of weights that are read for each generated token.
+    pub fn token_bytes(&self) -> u64 {
+        self.program().token_weight_bytes()
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.shared.executor.threads()
     }
 
     /// An empty session.
@@ -126,6 +158,13 @@ impl Model {
         }
         Ok(logits)
     }
+}
+
+fn executor_options(options: &LoadOptions) -> ExecutorOptions {
+    let mut how = ExecutorOptions::default();
+    how.matrices.pack = options.pack;
+    how.threads = options.threads.unwrap_or(how.threads);
+    how
 }
 
 /// One sequence of tokens, and what the model remembers of it.
@@ -244,7 +283,28 @@ impl Session {
 
     /// Continues tokens.
     pub fn generate_tokens(&mut self, tokens: &[u32], how: Generate) -> Result<Reply<'_>> {
-        let vocabulary = self.model.program().vocabulary;
+        let sampler = how.make_sampler(&self.model)?;
+        self.append(tokens)?;
+        let Some(state) = self.state.take() else { return Err(lost()) };
+        Reply::start(&self.model.clone(), &mut self.state, state, sampler, how)
+    }
+
+    /// Runs tokens and chooses none: the logits behind the last, one for each token of the vocabulary. For those who
+    /// choose by themselves, or only want to know how likely something is.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.append(tokens)?;
+        let Some(state) = &mut self.state else { return Err(lost()) };
+        let logits = self.model.advance(state, || false);
+        // What was not run is not held.
+        state.tokens.truncate(state.sequence.len() as usize);
+        Ok(logits?.unwrap_or_default())
+    }
+
+    /// Holds more tokens, the last of which is not run yet: logits come of running one. If all have been run and none
+    /// is added, the last will be run again.
+    fn append(&mut self, tokens: &[u32]) -> Result<()> {
+        let (vocabulary, limit) = (self.model.program().vocabulary, self.model.context());
+        let Some(state) = &mut self.state else { return Err(lost()) };
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Model {
                 subject: "token".into(),
@@ -252,7 +312,7 @@ impl Session {
                 expected: format!("an id below {vocabulary}"),
             });
         }
-        let (held, limit) = (self.state()?.tokens.len(), self.model.context());
+        let held = state.tokens.len();
         if held + tokens.len() == 0 {
             let (found, expected) = ("no tokens".into(), "a text, or a session that holds one".into());
             return Err(Error::Model { subject: "prompt".into(), found, expected });
@@ -261,18 +321,11 @@ impl Session {
             let asked_tokens = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
             return Err(Error::ContextFull { used_tokens: held as u32, asked_tokens, limit_tokens: limit });
         }
-        let sampler = how.make_sampler(&self.model)?;
-        let Some(mut state) = self.state.take() else { return Err(lost()) };
-        state.tokens.extend_from_slice(tokens);
-        // Logits come of running a token: if all have been run, the last is run again.
-        if state.sequence.len() as usize == state.tokens.len() {
-            let shorter = state.sequence.len() - 1;
-            if let Err(error) = state.sequence.truncate(shorter) {
-                self.state = Some(state);
-                return Err(error);
-            }
+        if tokens.is_empty() && state.sequence.len() as usize == held {
+            state.sequence.truncate(state.sequence.len() - 1)?;
         }
-        Reply::start(&self.model.clone(), &mut self.state, state, sampler, how)
+        state.tokens.extend_from_slice(tokens);
+        Ok(())
     }
 
     /// The tokens so far, those of replies included.

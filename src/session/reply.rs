@@ -42,6 +42,8 @@ pub struct Statistics {
     pub first_token: Duration,
     /// From the first chosen token to the last.
     pub generating: Duration,
+    /// The bytes of weights that are read for each generated token.
+    pub token_bytes: u64,
 }
 
 impl Statistics {
@@ -53,6 +55,12 @@ impl Statistics {
     /// Tokens a second, from the first chosen one on.
     pub fn tokens_per_second(&self) -> f64 {
         self.generated_tokens.saturating_sub(1) as f64 / self.generating.as_secs_f64().max(1e-9)
+    }
+
+    /// The speed at which weights are read while tokens are generated, in GB (10⁹ bytes) a second: what to compare with
+    /// the memory's own.
+    pub fn gigabytes_per_second(&self) -> f64 {
+        self.tokens_per_second() * self.token_bytes as f64 / 1e9
     }
 }
 
@@ -212,7 +220,11 @@ impl Worker {
 
     fn generate(&mut self) -> Result<Finish> {
         let start = Instant::now();
-        lock(&self.shared.statistics).prompt_tokens = self.state.tokens.len() - self.state.sequence.len() as usize;
+        {
+            let mut statistics = lock(&self.shared.statistics);
+            statistics.prompt_tokens = self.state.tokens.len() - self.state.sequence.len() as usize;
+            statistics.token_bytes = self.model.token_bytes();
+        }
         self.state.tokens.iter().for_each(|&token| self.sampler.accept(token));
         let mut decoder = StreamDecoder::new(std::mem::take(&mut self.how.stop));
         let mut first = None;

@@ -125,6 +125,16 @@ impl Executor {
         &self.weights.program
     }
 
+    /// Threads that work, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Bytes of packed weights: memory beyond the file's.
+    pub fn packed_bytes(&self) -> u64 {
+        self.matrices.iter().flatten().map(|matrix| matrix.packed_bytes() as u64).sum()
+    }
+
     /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
     ///
     /// If this fails, the sequence is what it was before.

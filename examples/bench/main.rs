@@ -1,0 +1,146 @@
+//! How fast a model runs here: tokens a second as llama-bench counts them, and against the memory's own speed.
+//!
+//! ```text
+//! bench (--model FILE | --synthetic SHAPE:QUANT [--write FILE]) [--pp 512] [--tg 128] [--depth 0] [--reps 5]
+//!       [--output md|json|csv] [--no-pack]
+//!       [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
+//! ```
+//!
+//! `ppN` runs a prompt of N random tokens and computes the logits behind the last one; `tgN` runs N random tokens one by
+//! one, each with its logits. Nothing is tokenized or sampled. Behind `@ dN` stand how many tokens were in the cache
+//! before. One run warms up and is not counted. `--pp`, `--tg` and `--depth` take lists (`--depth 0,4096`); 0 leaves a
+//! test out.
+//!
+//! While single tokens are run, all weights are read for each, so the memory's speed is the limit: GB/s are the bytes of
+//! weights (keys and values not among them), and the share is of what the same threads read when they only add up a
+//! buffer. A model that fits in a cache can have a share above 1.
+//!
+//! JSON and CSV name what llama-bench has too as llama-bench does.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod measure;
+mod report;
+mod synthetic;
+
+use clap::{ArgGroup, Parser};
+use kiln::backend::cpu::pool::Pool;
+use kiln::gguf::Gguf;
+use kiln::{LoadOptions, Model, model};
+use measure::{Test, read_bandwidth};
+use report::{Format, Report, Setting};
+use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use synthetic::Synthetic;
+
+/// How fast a model runs here.
+#[derive(Parser)]
+#[command(group(ArgGroup::new("source").required(true).args(["model", "synthetic"])))]
+struct Args {
+    /// The GGUF file.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// A model of a known shape with random weights: llama-1b:q4_0.
+    #[arg(long, value_name = "SHAPE:QUANT")]
+    synthetic: Option<Synthetic>,
+    /// Write the synthetic model to a file, and run it from there.
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    write: Option<PathBuf>,
+    /// Lengths of prompts.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "512")]
+    pp: Vec<u32>,
+    /// How many tokens to run one by one.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "128")]
+    tg: Vec<u32>,
+    /// How many tokens are in the cache before.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "0")]
+    depth: Vec<u32>,
+    /// How often each test is run.
+    #[arg(long, value_name = "N", default_value = "5")]
+    reps: NonZeroU32,
+    /// How the results are written.
+    #[arg(long, value_enum, default_value_t = Format::Md)]
+    output: Format,
+    /// Leave weights as they are in the file: slower, and half the memory.
+    #[arg(long)]
+    no_pack: bool,
+    #[command(flatten)]
+    flags: common::Flags,
+}
+
+fn main() -> ExitCode {
+    common::run(run)
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let tests = tests(args);
+    let mut options = args.flags.load_options()?.pack(!args.no_pack);
+    let needed = tests.iter().map(Test::positions).max().unwrap_or(1);
+    options.context = options.context.or(Some(needed));
+    if tests.iter().any(|test| test.depth > 0) {
+        // The tests at a depth start from forks of one session.
+        options = options.sessions(2);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let pool = Pool::new(options.threads.unwrap_or(cores));
+    let read_gb_per_s = read_bandwidth(&pool);
+    eprintln!("{} threads read {read_gb_per_s:.1} GB/s", pool.threads());
+
+    let start = Instant::now();
+    let (model, filename) = load(args, &options, &pool)?;
+    drop(pool);
+    eprintln!("{}: {}; ready after {:.2} s", model.facts(), model.memory(), start.elapsed().as_secs_f64());
+
+    let setting = Setting { model: &model, filename: &filename, packed: options.pack, read_gb_per_s };
+    let mut report = Report::new(args.output, setting);
+    for test in &tests {
+        let samples = test.run(&model, args.reps.get())?;
+        report.add(test, &samples)?;
+    }
+    Ok(report.finish()?)
+}
+
+/// At each depth, prompts and then single tokens.
+fn tests(args: &Args) -> Vec<Test> {
+    let at = |depth: u32| {
+        let prompts = args.pp.iter().map(move |&prompt| Test { prompt, generated: 0, depth });
+        let singles = args.tg.iter().map(move |&generated| Test { prompt: 0, generated, depth });
+        prompts.chain(singles).filter(|test| test.tokens() > 0)
+    };
+    args.depth.iter().flat_map(|&depth| at(depth)).collect()
+}
+
+/// The model, and what to call it.
+fn load(args: &Args, options: &LoadOptions, pool: &Pool) -> Result<(Model, String), Box<dyn Error>> {
+    match (&args.model, &args.synthetic, &args.write) {
+        (Some(path), ..) => Ok((options.open(path)?, path.display().to_string())),
+        (None, Some(synthetic), Some(path)) => {
+            eprintln!("writing {synthetic} to {}: {:.2} GB", path.display(), gigabytes(synthetic));
+            write(synthetic, path, pool).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok((options.open(path)?, path.display().to_string()))
+        }
+        (None, Some(synthetic), None) => {
+            // What cannot run need not be made.
+            model::trained_context(synthetic.without_weights()?.metadata())?;
+            eprintln!("making {synthetic}: {:.2} GB", gigabytes(synthetic));
+            let file: Gguf = synthetic.build(pool)?;
+            Ok((Model::load(file, options)?, format!("synthetic {synthetic}")))
+        }
+        (None, None, _) => Err("neither --model nor --synthetic".into()),
+    }
+}
+
+fn write(synthetic: &Synthetic, path: &Path, pool: &Pool) -> kiln::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    synthetic.write(&mut out, pool)?;
+    Ok(())
+}
+
+fn gigabytes(synthetic: &Synthetic) -> f64 {
+    synthetic.weight_bytes() as f64 / 1e9
+}

@@ -1,0 +1,135 @@
+//! What the examples that run a model share: flags of one meaning, and one way to fail.
+
+use clap::{Args, Parser};
+use kiln::LoadOptions;
+use std::error::Error;
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+/// Where and how a model runs.
+#[derive(Args, Debug, Clone)]
+pub struct Flags {
+    /// Where it runs: auto, cpu, gpu, or gpu:NAME. (This build runs on the CPU only.)
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    device: Device,
+    /// How many layers a GPU gets: a number, all, or auto.
+    #[arg(long, value_name = "N|all|auto", default_value = "auto")]
+    gpu_layers: GpuLayers,
+    /// Threads on the CPU; by default, one a core.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// The most tokens of a sequence; by default, what the model was trained for, or what is needed.
+    #[arg(long, value_name = "N")]
+    ctx: Option<NonZeroU32>,
+}
+
+impl Flags {
+    /// The options that the flags ask for.
+    ///
+    /// # Errors
+    /// If they ask for what this build does not have.
+    pub fn load_options(&self) -> Result<LoadOptions, String> {
+        let asked = match (&self.device, &self.gpu_layers) {
+            (Device::Gpu(_), _) => format!("--device {}", self.device),
+            (_, GpuLayers::All) => "--gpu-layers all".into(),
+            (_, GpuLayers::Count(1..)) => format!("--gpu-layers {}", self.gpu_layers),
+            (Device::Auto | Device::Cpu, GpuLayers::Auto | GpuLayers::Count(0)) => {
+                let mut options = LoadOptions::new();
+                options.threads = self.threads.map(NonZeroUsize::get);
+                options.context = self.ctx.map(NonZeroU32::get);
+                return Ok(options);
+            }
+        };
+        Err(format!(
+            "{asked}: this build runs on the CPU only, expected --device auto or cpu, and --gpu-layers auto or 0"
+        ))
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Device {
+    Auto,
+    Cpu,
+    /// The one of this name, or any.
+    Gpu(Option<String>),
+}
+
+impl FromStr for Device {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("gpu:")) {
+            ("auto", _) => Ok(Device::Auto),
+            ("cpu", _) => Ok(Device::Cpu),
+            ("gpu", _) => Ok(Device::Gpu(None)),
+            (_, Some(name)) if !name.is_empty() => Ok(Device::Gpu(Some(name.into()))),
+            _ => Err("expected auto, cpu, gpu or gpu:NAME"),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => write!(f, "auto"),
+            Device::Cpu => write!(f, "cpu"),
+            Device::Gpu(None) => write!(f, "gpu"),
+            Device::Gpu(Some(name)) => write!(f, "gpu:{name}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum GpuLayers {
+    Auto,
+    All,
+    Count(u32),
+}
+
+impl FromStr for GpuLayers {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(GpuLayers::Auto),
+            "all" => Ok(GpuLayers::All),
+            _ => text.parse().map(GpuLayers::Count).map_err(|_| "expected a number, all or auto"),
+        }
+    }
+}
+
+impl fmt::Display for GpuLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GpuLayers::Auto => write!(f, "auto"),
+            GpuLayers::All => write!(f, "all"),
+            GpuLayers::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+/// Runs an example on its arguments. Arguments that are wrong end it with code 2, the mistake and the usage; any other
+/// error with code 1.
+pub fn run<A: Parser>(example: impl FnOnce(&A) -> Result<(), Box<dyn Error>>) -> ExitCode {
+    let mut command = A::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let arguments = match matches.and_then(|matches| A::from_arg_matches(&matches)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            _ = error.print();
+            if error.use_stderr() && !error.to_string().contains("Usage") {
+                eprintln!("\n{}", command.render_usage());
+            }
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match example(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
