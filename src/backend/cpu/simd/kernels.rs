@@ -50,6 +50,12 @@ macro_rules! unroll {
     };
 }
 
+/// How many quads are added up before the sums are scaled: 16 columns, which is what all formats have a scale for, where
+/// sums are wide.
+const fn span<S: Isa, F: Format>() -> usize {
+    if S::BIAS.is_some() && F::SPAN < 4 { 4 } else { F::SPAN }
+}
+
 /// The eight quads of group `2 * pair + HALF` times the activations of T tokens, times the scales of the first and the
 /// second 16 columns.
 #[inline(always)]
@@ -66,8 +72,8 @@ fn group<S: Isa, F: Format, const HALF: usize, const T: usize>(
         let w = F::quad::<S, HALF, I>(s, quants, pair);
         for t in 0..T {
             let x = s.splat(x[t][I]);
-            sum[t] = if F::SIGNED { s.dot_signed(w, x) } else { s.dot(sum[t], w, x) };
-            if (I + 1).is_multiple_of(F::SPAN) {
+            sum[t] = if F::SIGNED { s.dot_signed(sum[t], w, x) } else { s.dot(sum[t], w, x) };
+            if (I + 1).is_multiple_of(span::<S, F>()) {
                 total[t] = s.add(total[t], s.scaled(sum[t], scale[I / 4]));
                 sum[t] = s.no_sum();
             }
@@ -267,11 +273,12 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
     }
 }
 
-/// 256 columns of a panel, unpacked. Bytes with sign are split into halves without, for which sums fit 16 bits longer.
+/// 256 columns of a panel, unpacked. Bytes with sign are split into halves without, for which sums fit 16 bits longer;
+/// if the unit's sums are wide, they get its bias and stay whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<S: Isa> {
     low: [[S::I; 8]; 8],  // [group][quad]
-    high: [[S::I; 8]; 8], // signed formats only
+    high: [[S::I; 8]; 8], // signed formats only, if they are split
     scale: [S::I; 16],    // 256-column formats only
     minimum: [S::I; 8],   // 256-column formats only
     d: [S::F; 8],         // the first only, in 256-column formats
@@ -281,6 +288,14 @@ pub(crate) struct Tile<S: Isa> {
 /// Rows and tokens that are multiplied at a time: two panels of eight rows, and four tokens.
 pub(crate) const PANELS: usize = 2;
 pub(crate) const TOKENS: usize = 4;
+
+/// What is added to signed bytes in a [`Tile`].
+const fn bias<S: Isa>() -> u8 {
+    match S::BIAS {
+        Some(bias) => bias,
+        None => 128,
+    }
+}
 
 impl<S: Isa> Tile<S> {
     fn new(s: S) -> Self {
@@ -293,7 +308,9 @@ impl<S: Isa> Tile<S> {
         let half = s.splat(0x0f0f_0f0f);
         unroll!(I in [0 1 2 3 4 5 6 7] {
             let w = F::quad::<S, HALF, I>(s, quants, pair);
-            if F::SIGNED {
+            if let (true, Some(bias)) = (F::SIGNED, S::BIAS) {
+                self.low[group & 7][I] = s.xor(w, s.splat(i32::from_le_bytes([bias; 4])));
+            } else if F::SIGNED {
                 let w = s.xor(w, s.splat(0x8080_8080u32 as i32));
                 self.low[group & 7][I] = s.and(w, half);
                 self.high[group & 7][I] = s.and(s.shr::<4>(w), half);
@@ -311,7 +328,7 @@ impl<S: Isa> Tile<S> {
             self.unpack_group::<F, 0>(s, quants, 0, g);
             let (d, minimum) = F::scales(s, scales);
             self.d[g] = d;
-            self.dmin[g] = if F::SIGNED { s.mul_f32(d, s.splat_f32(-128.0)) } else { minimum };
+            self.dmin[g] = if F::SIGNED { s.mul_f32(d, s.splat_f32(-f32::from(bias::<S>()))) } else { minimum };
         }
     }
 
@@ -408,7 +425,7 @@ fn tile_group_of<S: Isa, F: Format>(
     total: &mut [[S::I; TOKENS]; PANELS],
 ) {
     let low = tiles.map(|tile| &tile.low[g & 7]);
-    if F::SIGNED {
+    if F::SIGNED && S::BIAS.is_none() {
         let mut high = [[s.splat(0); TOKENS]; PANELS];
         tile_group::<S, 8>(s, tiles.map(|tile| &tile.high[g & 7]), scale, x, &mut high);
         for (total, high) in total.as_flattened_mut().iter_mut().zip(high.as_flattened()) {
@@ -416,7 +433,8 @@ fn tile_group_of<S: Isa, F: Format>(
         }
         return tile_group::<S, 8>(s, low, scale, x, total);
     }
-    match F::SPAN {
+    // Where nothing overflows, the halves of a group still have scales of their own.
+    match if F::SIGNED { 8 } else { span::<S, F>() } {
         8 => tile_group::<S, 8>(s, low, scale, x, total),
         4 => tile_group::<S, 4>(s, low, scale, x, total),
         _ => tile_group_by_twos(s, low, scale, x, total),
@@ -437,7 +455,7 @@ fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fin
             for t in 0..TOKENS {
                 let d = s.mul_f32(tiles[p].d[g], s.splat_f32(x[t].d[g]));
                 out[p][t] = s.mul_add_f32(d, s.to_f32(total[p][t]), out[p][t]);
-                if F::MINIMUM || F::SIGNED {
+                if F::MINIMUM || F::SIGNED && bias::<S>() != 0 {
                     out[p][t] = s.mul_add_f32(tiles[p].dmin[g], s.splat_f32(x[t].sums[g]), out[p][t]);
                 }
             }
@@ -459,7 +477,7 @@ fn int_tiles<S: Isa, F: IntScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; T
         let tile = tiles[p];
         for t in 0..TOKENS {
             let mut total = total[p][t];
-            if F::SIGNED {
+            if F::SIGNED && bias::<S>() != 0 {
                 total = s.sub(total, s.shl::<7>(minimums::<S, F>(s, &tile.minimum, &x[t])));
             }
             out[p][t] = finish::<S, F>(s, (&tile.minimum, tile.d[0], tile.dmin[0]), total, &x[t], out[p][t]);
