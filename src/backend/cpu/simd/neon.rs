@@ -8,7 +8,9 @@
 //!
 //! Stable Rust has no intrinsics for dot products and prefetching: they are written in assembly below.
 //!
-//! On other processors, tests compile this file over a model of the intrinsics in plain Rust.
+//! On other processors, tests compile this file over a model of the intrinsics in plain Rust. Compiled for aarch64 Linux,
+//! all tests of the kernels have passed in QEMU's emulation of processors with dot products and without; how fast the
+//! unit is has not been measured on any processor.
 
 #![cfg_attr(not(target_arch = "aarch64"), allow(unused_unsafe, reason = "the model is safe"))]
 
