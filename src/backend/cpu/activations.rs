@@ -203,6 +203,8 @@ fn filled(values: &[f32]) -> [f32; TILE] {
 pub(crate) trait Block: Copy {
     /// Rounds at most 256 numbers; missing ones are zeros.
     fn new(values: &[f32]) -> Self;
+    /// The integers, four in a word.
+    fn words(&self) -> &[[i32; 8]; 8];
 }
 
 /// Rounds on the vector unit at hand.
@@ -236,6 +238,10 @@ impl Block for Fine {
         }
         block
     }
+
+    fn words(&self) -> &[[i32; 8]; 8] {
+        &self.words
+    }
 }
 
 impl Block for Wide {
@@ -254,5 +260,9 @@ impl Block for Wide {
             block.sums32[g / 2] |= both;
         }
         block
+    }
+
+    fn words(&self) -> &[[i32; 8]; 8] {
+        &self.words
     }
 }

@@ -1,21 +1,32 @@
 //! Attention over pages: each page of keys and values is decoded once for all query heads that share it and for a block
 //! of tokens, and the softmax is kept up to date as pages go by, so nothing as long as the context is ever held.
+//!
+//! Work is cut by blocks of tokens and heads of keys and values; where that gives too few pieces for the workers, as it
+//! does for one token behind a long text, by pages too, and the unfinished softmaxes are put together at the end.
 
 use super::batch::missing_page;
 use super::memory::PageMemory;
-use super::ops;
 use super::pool::Pool;
+use super::simd::attend::{PAGE, Page, Softmaxes};
+use super::simd::{Level, on};
 use crate::Result;
-use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
+use crate::cache::{LayerPlace, Sequence};
 use crate::program::KeyValues;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Tokens that go through a page together.
-const BLOCK_TOKENS: usize = 16;
-const PAGE: usize = PAGE_POSITIONS as usize;
+/// Queries that go through a page together, about: enough to make decoding it cheap, few enough to stay near.
+const BLOCK_QUERIES: usize = 64;
+/// Pieces of work that there should be for each worker.
+const PIECES: usize = 2;
+/// Pages that are worth a piece of their own.
+const SPLIT_PAGES: usize = 8;
+/// What is not worth waking anybody for: products of queries and keys.
+const ALONE_PRODUCTS: usize = 1 << 14;
 
 /// One attention of a batch.
 pub(super) struct Attention<'a> {
+    pub level: Level,
     pub shape: KeyValues,
     pub heads: usize,
     pub scale: f32,
@@ -25,35 +36,67 @@ pub(super) struct Attention<'a> {
     pub memory: &'a PageMemory,
 }
 
-/// A softmax that is not finished: the weighted sum so far, scaled by the highest score so far.
-struct Running {
-    highest: f32,
-    total: f32,
-    sum: Vec<f32>, // [value_size]
+/// How the work is cut: pieces are `[blocks, heads of keys and values, splits]`.
+struct Cut {
+    tokens: usize,
+    block_tokens: usize,
+    splits: usize,
+    pieces: usize,
+}
+
+/// What a worker has at hand while it goes over pages.
+#[derive(Default)]
+struct Scratch {
+    keys: Vec<f32>,   // [PAGE, key_size]
+    values: Vec<f32>, // [PAGE, value_size]
+    softmaxes: Softmaxes,
 }
 
 impl Attention<'_> {
     /// Writes each token's sums of values for its queries.
     pub fn run(&self, queries: &[f32], sums: &mut [f32], pool: &Pool) -> Result<()> {
-        let query_width = self.heads * self.shape.key_size;
-        let tokens = queries.len() / query_width;
-        let blocks = tokens.div_ceil(BLOCK_TOKENS);
+        let cut = self.cut(queries.len() / self.query_width(), pool.threads());
+        let unfinished: Vec<Mutex<Softmaxes>> =
+            (0..if cut.splits > 1 { cut.pieces } else { 0 }).map(|_| Mutex::default()).collect();
         let (sums, failed) = (Mutex::new(sums), Mutex::new(None));
-        pool.for_each_chunk(blocks * self.shape.heads, 1, |range| {
-            for item in range {
-                let (block, kv_head) = (item / self.shape.heads, item % self.shape.heads);
-                let first = block * BLOCK_TOKENS;
-                let count = BLOCK_TOKENS.min(tokens - first);
-                let queries = &queries[first * query_width..][..count * query_width];
-                match self.block(queries, first, kv_head) {
-                    Ok(done) => {
-                        self.write(&done, first, kv_head, &mut sums.lock().unwrap_or_else(PoisonError::into_inner))
-                    }
-                    Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+        let products = queries.len() * (self.sequence.len() as usize + cut.tokens);
+        let chunk = if products < ALONE_PRODUCTS { cut.pieces } else { 1 };
+        pool.for_each_chunk(cut.pieces, chunk, |range| {
+            let mut scratch = Scratch::default();
+            for piece in range {
+                if let Err(error) = self.piece(&cut, piece, queries, &mut scratch) {
+                    *lock(&failed) = Some(error);
+                }
+                match unfinished.get(piece) {
+                    Some(place) => *lock(place) = std::mem::take(&mut scratch.softmaxes),
+                    None => self.write(&cut, piece, &scratch.softmaxes, &mut lock(&sums)),
                 }
             }
         });
+        for (index, pieces) in unfinished.chunks(cut.splits).enumerate() {
+            let mut whole = Softmaxes::default();
+            pieces.iter().for_each(|part| whole.join(&lock(part), self.shape.value_size));
+            self.write(&cut, index * cut.splits, &whole, &mut lock(&sums));
+        }
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn query_width(&self) -> usize {
+        self.heads * self.shape.key_size
+    }
+
+    /// Query heads that share a head of keys and values.
+    fn group(&self) -> usize {
+        self.heads / self.shape.heads
+    }
+
+    fn cut(&self, tokens: usize, threads: usize) -> Cut {
+        let block_tokens = (BLOCK_QUERIES / self.group()).max(1);
+        let whole = tokens.div_ceil(block_tokens) * self.shape.heads;
+        let pages = self.positions(0, tokens).len().div_ceil(PAGE);
+        let wanted = if threads > 1 { (threads * PIECES).div_ceil(whole) } else { 1 };
+        let splits = wanted.min(pages / SPLIT_PAGES).max(1);
+        Cut { tokens, block_tokens, splits, pieces: whole * splits }
     }
 
     /// The first position that is seen from a position.
@@ -61,75 +104,68 @@ impl Attention<'_> {
         self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// The sums of a block of tokens, for the query heads of one head of keys and values: `[tokens, group]`.
-    fn block(&self, queries: &[f32], first: usize, kv_head: usize) -> Result<Vec<Running>> {
-        let group = self.heads / self.shape.heads;
-        let query_width = self.heads * self.shape.key_size;
-        let start = self.sequence.len() as usize + first;
-        let count = queries.len() / query_width;
-        let fresh = || Running { highest: f32::NEG_INFINITY, total: 0.0, sum: vec![0.0; self.shape.value_size] };
-        let mut running: Vec<Running> = (0..count * group).map(|_| fresh()).collect();
-        let (mut keys, mut values) = (vec![], vec![]);
-        let (from, to) = (self.first_seen(start), start + count);
-        for page in from / PAGE..to.div_ceil(PAGE) {
-            let positions = from.max(page * PAGE)..to.min((page + 1) * PAGE);
+    /// All positions that some tokens of the batch see.
+    fn positions(&self, first_token: usize, count: usize) -> Range<usize> {
+        let start = self.sequence.len() as usize + first_token;
+        self.first_seen(start)..start + count
+    }
+
+    /// The tokens of a piece, its head of keys and values, and its split.
+    fn part(cut: &Cut, piece: usize, heads: usize) -> (Range<usize>, usize, usize) {
+        let (whole, split) = (piece / cut.splits, piece % cut.splits);
+        let first = whole / heads * cut.block_tokens;
+        (first..cut.tokens.min(first + cut.block_tokens), whole % heads, split)
+    }
+
+    /// Takes the pages of a piece into its softmaxes: `[tokens, group]` of them.
+    fn piece(&self, cut: &Cut, piece: usize, queries: &[f32], scratch: &mut Scratch) -> Result<()> {
+        let (tokens, kv_head, split) = Self::part(cut, piece, self.shape.heads);
+        let (group, start) = (self.group(), self.sequence.len() as usize);
+        let Scratch { keys, values, softmaxes } = scratch;
+        keys.resize(PAGE * self.shape.key_size, 0.0);
+        values.resize(PAGE * self.shape.value_size, 0.0);
+        softmaxes.reset(tokens.len() * group, self.shape.value_size);
+        let seen = self.positions(tokens.start, tokens.len());
+        let pages = seen.start / PAGE..seen.end.div_ceil(PAGE);
+        let share = |split: usize| pages.start + pages.len() * split / cut.splits;
+        for page in share(split)..share(split + 1) {
+            let first = page * PAGE;
             let id = self.sequence.table(self.place.group).get(page).copied().flatten();
-            let id = id.ok_or_else(|| missing_page(positions.start))?;
-            keys.clear();
-            values.clear();
-            let within = positions.start - page * PAGE..positions.end - page * PAGE;
-            self.memory.load(self.place, id, kv_head, within, &mut keys, &mut values)?;
-            for (token, running) in running.chunks_mut(group).enumerate() {
-                let position = start + token;
-                let seen = self.first_seen(position).max(positions.start)..(position + 1).min(positions.end);
-                if seen.is_empty() {
-                    continue;
-                }
-                let rows = seen.start - positions.start..seen.end - positions.start;
-                let keys = &keys[rows.start * self.shape.key_size..rows.end * self.shape.key_size];
-                let values = &values[rows.start * self.shape.value_size..rows.end * self.shape.value_size];
-                for (head, running) in running.iter_mut().enumerate() {
-                    let query = token * query_width + (kv_head * group + head) * self.shape.key_size;
-                    self.page(&queries[query..][..self.shape.key_size], keys, values, running);
-                }
-            }
+            let id = id.ok_or_else(|| missing_page(seen.start.max(first)))?;
+            let stored = seen.start.max(first) - first..seen.end.min(first + PAGE) - first;
+            self.memory.load(self.place, id, kv_head, stored, keys, values)?;
+            let query_of = |query: usize| {
+                let (token, head) = (tokens.start + query / group, kv_head * group + query % group);
+                let start = token * self.query_width() + head * self.shape.key_size;
+                queries.get(start..start + self.shape.key_size).unwrap_or_default()
+            };
+            let seen_by = |query: usize| {
+                let position = start + tokens.start + query / group;
+                let from = self.first_seen(position).max(first) - first;
+                from.min(PAGE)..(position + 1).saturating_sub(first).min(PAGE)
+            };
+            let (scale, softcap) = (self.scale, self.softcap);
+            let (key_size, value_size) = (self.shape.key_size, self.shape.value_size);
+            let page = Page { query_of, seen_by, keys, key_size, values, value_size, scale, softcap, softmaxes };
+            on(self.level, page);
         }
-        Ok(running)
+        Ok(())
     }
 
-    /// Takes the keys and values of a page, or a part of one, into a softmax.
-    fn page(&self, query: &[f32], keys: &[f32], values: &[f32], running: &mut Running) {
-        let mut scores = [f32::NEG_INFINITY; PAGE];
-        let mut highest = running.highest;
-        for (score, key) in scores.iter_mut().zip(keys.chunks(self.shape.key_size)) {
-            *score = ops::dot(query, key) * self.scale;
-            if let Some(cap) = self.softcap {
-                *score = ops::softcap(*score, cap);
+    /// Puts finished sums in their places.
+    fn write(&self, cut: &Cut, piece: usize, softmaxes: &Softmaxes, sums: &mut [f32]) {
+        let (tokens, kv_head, _) = Self::part(cut, piece, self.shape.heads);
+        let (group, size, width) = (self.group(), self.shape.value_size, self.heads * self.shape.value_size);
+        for (query, (sum, total)) in softmaxes.sums(size).enumerate() {
+            let at = (tokens.start + query / group) * width + (kv_head * group + query % group) * size;
+            let inverse = 1.0 / total;
+            if let Some(out) = sums.get_mut(at..at + size) {
+                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum * inverse);
             }
-            highest = highest.max(*score);
-        }
-        if highest > running.highest {
-            let shrink = (running.highest - highest).exp();
-            running.total *= shrink;
-            running.sum.iter_mut().for_each(|sum| *sum *= shrink);
-            running.highest = highest;
-        }
-        for (score, value) in scores.iter().zip(values.chunks(self.shape.value_size)) {
-            let weight = (score - highest).exp();
-            running.total += weight;
-            running.sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
         }
     }
+}
 
-    /// Puts the sums of a block in their places.
-    fn write(&self, done: &[Running], first: usize, kv_head: usize, sums: &mut [f32]) {
-        let group = self.heads / self.shape.heads;
-        let (size, width) = (self.shape.value_size, self.heads * self.shape.value_size);
-        for (token, heads) in done.chunks(group).enumerate() {
-            for (head, running) in heads.iter().enumerate() {
-                let out = &mut sums[(first + token) * width + (kv_head * group + head) * size..][..size];
-                out.iter_mut().zip(&running.sum).for_each(|(out, sum)| *out = sum / running.total);
-            }
-        }
-    }
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,14 +9,16 @@ use super::batch::{Batch, place_of, store};
 use super::matmul::{forms, matmul};
 use super::matrix::{Matrix, MatrixOptions};
 use super::memory::PageMemory;
-use super::ops;
 use super::pool::Pool;
+use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
+use super::simd::{Level, on};
 use super::weights::Weights;
 use crate::Result;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
 use crate::program::{Op, Product, Program, SlotId};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Numbers that a worker takes at once where each is computed by itself.
@@ -44,6 +46,7 @@ impl Default for ExecutorOptions {
 pub struct Executor {
     weights: Weights,
     pool: Pool,
+    level: Level,
     /// The matrices of each step; none for steps that are not linear.
     matrices: Vec<Vec<Matrix>>,
     scratch: Mutex<Scratch>,
@@ -54,6 +57,41 @@ pub struct Executor {
 struct Scratch {
     slots: Vec<Vec<f32>>,
     activations: Activations,
+    /// One for each rope, for the positions of the batch.
+    turns: Vec<Turns>,
+}
+
+/// How far a rope turns at some positions: all its layers share it.
+#[derive(Debug, Default)]
+struct Turns {
+    pairs: usize,
+    cos: Vec<f32>, // [tokens, pairs]
+    sin: Vec<f32>, // [tokens, pairs]
+}
+
+impl Turns {
+    fn set(&mut self, angles: &[f32], magnitude: f32, positions: Range<usize>) {
+        self.pairs = angles.len();
+        self.cos.clear();
+        self.sin.clear();
+        for position in positions {
+            for angle in angles {
+                let (sin, cos) = (position as f32 * angle).sin_cos();
+                self.cos.push(cos * magnitude);
+                self.sin.push(sin * magnitude);
+            }
+        }
+    }
+
+    fn of(&self, token: usize) -> Turn<'_> {
+        let pairs = token * self.pairs..(token + 1) * self.pairs;
+        Turn { cos: &self.cos[pairs.clone()], sin: &self.sin[pairs] }
+    }
+}
+
+/// As many numbers as are whole rows, and enough for a worker at once.
+fn rows_of(width: usize) -> usize {
+    width * (CHUNK_NUMBERS / width.max(1)).max(1)
 }
 
 /// What a step works on.
@@ -79,7 +117,7 @@ impl Executor {
             _ => Ok(vec![]),
         });
         let matrices = matrices.collect::<Result<_>>()?;
-        Ok(Executor { weights, pool, matrices, scratch: Mutex::default() })
+        Ok(Executor { weights, pool, level: options.matrices.level, matrices, scratch: Mutex::default() })
     }
 
     /// The program.
@@ -98,6 +136,11 @@ impl Executor {
             numbers.resize(batch.numbers(slot), 0.0);
         }
         batch.run(program, sequence, memory, |sequence, memory| {
+            let start = sequence.len() as usize;
+            scratch.turns.resize_with(program.ropes.len(), Turns::default);
+            for ((turns, rope), angles) in scratch.turns.iter_mut().zip(&program.ropes).zip(&self.weights.angles) {
+                turns.set(angles, rope.magnitude, start..start + batch.tokens.len());
+            }
             let mut run = Run { batch, sequence, memory };
             for (step, matrices) in program.steps.iter().zip(&self.matrices) {
                 self.step(&step.op, matrices, &mut run, &mut scratch)?;
@@ -107,7 +150,7 @@ impl Executor {
     }
 
     fn step(&self, op: &Op, matrices: &[Matrix], run: &mut Run, scratch: &mut Scratch) -> Result<()> {
-        let slots = &mut scratch.slots;
+        let Scratch { slots, turns, .. } = scratch;
         match op {
             Op::Embed { table, out } => {
                 for (token, row) in run.batch.tokens.iter().zip(slots[out.0].chunks_mut(self.width(*out))) {
@@ -126,16 +169,20 @@ impl Executor {
                     out.copy_from_slice(input);
                 }
                 let (weight, bias) = (weight.map(|id| self.weights.vector(id)), bias.map(|id| self.weights.vector(id)));
-                self.pool.for_each_chunk_mut(&mut slots[out.0], self.width(*out), |_, row| {
-                    ops::norm(*kind, row, *group, *epsilon, weight, bias);
+                let width = self.width(*out);
+                self.pool.for_each_chunk_mut(&mut slots[out.0], rows_of(width), |_, rows| {
+                    let (kind, group, epsilon) = (*kind, *group, *epsilon);
+                    on(self.level, Norm { kind, rows, width, group, epsilon, weight, bias });
                 });
             }
             Op::Linear { input, products } => self.multiply(*input, products, matrices, scratch)?,
             Op::Rotate { slot, head_size, rope } => {
-                let (angles, rope) = (&self.weights.angles[rope.0], &self.program().ropes[rope.0]);
-                let start = run.sequence.len() as usize;
-                self.pool.for_each_chunk_mut(&mut slots[slot.0], self.width(*slot), |token, row| {
-                    ops::rotate(row, *head_size, rope.style, angles, rope.magnitude, start + token);
+                let (turns, style, width) = (&turns[rope.0], self.program().ropes[rope.0].style, self.width(*slot));
+                self.pool.for_each_chunk_mut(&mut slots[slot.0], rows_of(width), |index, rows| {
+                    let first = index * rows_of(width) / width;
+                    for (token, row) in (first..).zip(rows.chunks_mut(width)) {
+                        on(self.level, Rotate { row, head_size: *head_size, style, turn: turns.of(token) });
+                    }
                 });
             }
             Op::Store { keys, values, to } => {
@@ -146,6 +193,7 @@ impl Executor {
             }
             Op::Attend { queries, over, heads, scale, softcap, out } => {
                 let attention = Attention {
+                    level: self.level,
                     shape: self.program().key_values[over.0],
                     heads: *heads,
                     scale: *scale,
@@ -163,22 +211,24 @@ impl Executor {
                     out.copy_from_slice(gate);
                 }
                 let [up, out] = two(slots, *up, *out)?;
-                self.combine(out, up, |gate, up| *gate = ops::activate(*activation, *gate) * up);
+                self.combine(out, up, |gate, up| on(self.level, Gate { activation: *activation, gate, up }));
             }
             Op::Add { from, to } => {
                 let [from, to] = two(slots, *from, *to)?;
-                self.combine(to, from, |to, from| *to += from);
+                self.combine(to, from, |to, from| on(self.level, Add { to, from }));
             }
             Op::Scale { slot, factor } => slots[slot.0].iter_mut().for_each(|x| *x *= factor),
-            Op::Softcap { slot, cap } => self.pool.for_each_chunk_mut(&mut slots[slot.0], CHUNK_NUMBERS, |_, chunk| {
-                chunk.iter_mut().for_each(|x| *x = ops::softcap(*x, *cap));
-            }),
+            Op::Softcap { slot, cap } => {
+                self.pool.for_each_chunk_mut(&mut slots[slot.0], CHUNK_NUMBERS, |_, values| {
+                    on(self.level, Softcap { values, cap: *cap });
+                })
+            }
         }
         Ok(())
     }
 
     fn multiply(&self, input: SlotId, products: &[Product], matrices: &[Matrix], scratch: &mut Scratch) -> Result<()> {
-        let Scratch { slots, activations } = scratch;
+        let Scratch { slots, activations, .. } = scratch;
         let width = self.width(input);
         let tokens = slots[input.0].len() / width;
         let matrices: Vec<&Matrix> = matrices.iter().collect();
@@ -191,21 +241,19 @@ impl Executor {
             let width = self.width(product.out);
             if let Some(bias) = product.bias {
                 let bias = &self.weights.vector(bias)[product.first_row..][..width];
-                let add = |row: &mut [f32]| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-                out.chunks_mut(width).for_each(add);
+                out.chunks_mut(width).for_each(|to| on(self.level, Add { to, from: bias }));
             }
             slots[product.out.0] = out;
         }
         done
     }
 
-    /// Changes each number of `to` by its partner in `from`.
-    fn combine(&self, to: &mut [f32], from: &[f32], change: impl Fn(&mut f32, f32) + Sync) {
-        let both = |(to, from): (&mut [f32], &[f32])| to.iter_mut().zip(from).for_each(|(to, from)| change(to, *from));
-        if to.len() <= CHUNK_NUMBERS {
-            return both((to, from));
-        }
-        self.pool.for_each(to.chunks_mut(CHUNK_NUMBERS).zip(from.chunks(CHUNK_NUMBERS)), both);
+    /// Changes numbers of `to` by their partners in `from`, some at a time.
+    fn combine(&self, to: &mut [f32], from: &[f32], change: impl Fn(&mut [f32], &[f32]) + Sync) {
+        self.pool.for_each_chunk_mut(to, CHUNK_NUMBERS, |index, to| {
+            let from = from.get(index * CHUNK_NUMBERS..).unwrap_or_default();
+            change(to, from);
+        });
     }
 
     fn width(&self, slot: SlotId) -> usize {

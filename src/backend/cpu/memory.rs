@@ -4,8 +4,11 @@
 //! then its values, position by position: attention reads a head's keys as one run of bytes. Pages are made when they
 //! are first written, so a cache takes memory as sequences grow, and never more than [`Cache::bytes`] says.
 
+use super::simd::float::{Narrow, Widen};
+use super::simd::{Level, on};
 use crate::Result;
 use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId};
+use crate::gguf::TensorType;
 use crate::quant::Format;
 use std::ops::Range;
 
@@ -88,24 +91,26 @@ impl PageMemory {
         Ok(())
     }
 
-    /// Decodes one head's keys and values at some positions of a page, behind what is in `keys` and `values` already.
+    /// Decodes one head's keys and values at some positions of a page, each to its own row.
     pub fn load(
         &self,
         place: LayerPlace,
         page: PageId,
         head: usize,
         positions: Range<usize>,
-        keys: &mut Vec<f32>,
-        values: &mut Vec<f32>,
+        keys: &mut [f32],   // [page, key_size]
+        values: &mut [f32], // [page, value_size]
     ) -> Result<()> {
         let group = &self.groups[place.group];
         let (layer, page) = (group.layers[place.index], &group.pages[page.index()]);
         let (key_rows, value_rows) = layer.rows(head);
-        for position in positions {
-            let key = &page[key_rows + position * layer.key_bytes..][..layer.key_bytes];
-            let value = &page[value_rows + position * layer.value_bytes..][..layer.value_bytes];
-            decode(self.format, key, layer.shape.key_size as usize, keys)?;
-            decode(self.format, value, layer.shape.value_size as usize, values)?;
+        let CacheLayer { key_size, value_size, .. } = layer.shape;
+        for (start, row_bytes, size, out) in [
+            (key_rows, layer.key_bytes, key_size as usize, keys),
+            (value_rows, layer.value_bytes, value_size as usize, values),
+        ] {
+            let rows = &page[start + positions.start * row_bytes..start + positions.end * row_bytes];
+            decode(self.format, rows, row_bytes, size, &mut out[positions.start * size..positions.end * size])?;
         }
         Ok(())
     }
@@ -127,7 +132,11 @@ impl Group {
 
 /// Encodes a row; the last block is filled up with zeros.
 fn encode(format: &Format, row: &[f32], bytes: &mut [u8]) -> Result<()> {
-    let values = values_in(format, bytes);
+    let values = values_in(format, bytes.len());
+    if format.kind() == TensorType::F16 {
+        on(Level::best(), Narrow { values: row, out: bytes });
+        return Ok(());
+    }
     if values == row.len() {
         return format.encode(row, bytes);
     }
@@ -136,15 +145,25 @@ fn encode(format: &Format, row: &[f32], bytes: &mut [u8]) -> Result<()> {
     format.encode(&padded, bytes)
 }
 
-/// Decodes a row of `size` values behind those in `values`.
-fn decode(format: &Format, bytes: &[u8], size: usize, values: &mut Vec<f32>) -> Result<()> {
-    let start = values.len();
-    values.resize(start + values_in(format, bytes), 0.0);
-    format.decode(bytes, &mut values[start..])?;
-    values.truncate(start + size);
+/// Decodes rows of `size` values each.
+fn decode(format: &Format, rows: &[u8], row_bytes: usize, size: usize, out: &mut [f32]) -> Result<()> {
+    let values = values_in(format, row_bytes);
+    if matches!(format.kind(), TensorType::F16 | TensorType::F32) {
+        on(Level::best(), Widen { kind: format.kind(), bytes: rows, out });
+        return Ok(());
+    }
+    if values == size {
+        return format.decode(rows, out);
+    }
+    let mut padded = vec![0.0; values];
+    for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_exact_mut(size)) {
+        format.decode(row, &mut padded)?;
+        out.copy_from_slice(&padded[..size]);
+    }
     Ok(())
 }
 
-fn values_in(format: &Format, bytes: &[u8]) -> usize {
-    bytes.len() / format.kind().block_bytes() as usize * format.kind().block_elements() as usize
+/// How many values so many bytes hold.
+fn values_in(format: &Format, bytes: usize) -> usize {
+    bytes / format.kind().block_bytes() as usize * format.kind().block_elements() as usize
 }

@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::Result;
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
 use crate::gguf::Gguf;
-use crate::program::{Op, Product, Program, SlotId};
+use crate::program::{KeyValues, Op, Product, Program, SlotId};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -127,7 +127,7 @@ impl Reference {
         let mut sums = std::mem::take(&mut slots[out.0]);
         for head in 0..*heads {
             let kv_head = head / (heads / shape.heads);
-            let (keys, values) = load(memory, sequence, place, kv_head, from..start + batch.tokens.len())?;
+            let (keys, values) = load(memory, sequence, place, (shape, kv_head), from..start + batch.tokens.len())?;
             let rows = slots[queries.0].chunks(query_width).zip(sums.chunks_mut(sum_width));
             for (position, (query, sum)) in (start..).zip(rows) {
                 let first = first_seen(position);
@@ -169,18 +169,21 @@ fn load(
     memory: &PageMemory,
     sequence: &Sequence,
     place: LayerPlace,
-    head: usize,
+    (shape, head): (KeyValues, usize),
     positions: Range<usize>,
 ) -> Result<(Vec<f32>, Vec<f32>)> {
     const PAGE: usize = PAGE_POSITIONS as usize;
     let (mut keys, mut values) = (vec![], vec![]);
+    let (mut page_keys, mut page_values) = (vec![0.0; PAGE * shape.key_size], vec![0.0; PAGE * shape.value_size]);
     let mut position = positions.start;
     while position < positions.end {
         let end = positions.end.min((position / PAGE + 1) * PAGE);
         let page = sequence.table(place.group).get(position / PAGE).copied().flatten();
         let page = page.ok_or_else(|| missing_page(position))?;
         let within = position % PAGE..position % PAGE + (end - position);
-        memory.load(place, page, head, within, &mut keys, &mut values)?;
+        memory.load(place, page, head, within.clone(), &mut page_keys, &mut page_values)?;
+        keys.extend_from_slice(&page_keys[within.start * shape.key_size..within.end * shape.key_size]);
+        values.extend_from_slice(&page_values[within.start * shape.value_size..within.end * shape.value_size]);
         position = end;
     }
     Ok((keys, values))

@@ -179,6 +179,14 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn to_f16(self, a: __m256) -> [u8; 2 * LANES] {
+        let mut bytes = [0; 2 * LANES];
+        // SAFETY: the array has room for the 16 bytes that are written, unaligned; `Avx2` proves the processor.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) };
+        bytes
+    }
+
+    #[inline(always)]
     fn load_bf16(self, bytes: &[u8]) -> __m256 {
         let wide = self.load_u16(bytes);
         avx2!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))

@@ -127,6 +127,7 @@ impl Isa for Avx512 {
         fn dot_i16(a: __m256i, b: __m256i) -> __m256i;
         fn to_f32(a: __m256i) -> __m256;
         fn load_f16(bytes: &[u8]) -> __m256;
+        fn to_f16(a: __m256) -> [u8; 2 * LANES];
         fn load_bf16(bytes: &[u8]) -> __m256;
         fn to_float_bits(a: __m256i) -> __m256;
         fn load_f32(values: &[f32]) -> __m256;

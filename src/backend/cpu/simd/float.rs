@@ -161,6 +161,26 @@ impl Task for Widen<'_> {
     }
 }
 
+/// Narrows F32 to F16.
+pub(crate) struct Narrow<'a> {
+    pub values: &'a [f32],
+    pub out: &'a mut [u8],
+}
+
+impl Task for Narrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        for (out, values) in self.out.chunks_mut(2 * LANES).zip(self.values.chunks(LANES)) {
+            let mut eight = [0.0; LANES];
+            eight.iter_mut().zip(values).for_each(|(to, &from)| *to = from);
+            let bytes = s.to_f16(s.load_f32(&eight));
+            out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
 /// Rows and tokens that are multiplied at a time.
 const ROWS: usize = 4;
 const TOKENS: usize = 3;

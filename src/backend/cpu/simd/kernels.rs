@@ -7,7 +7,7 @@
 
 use super::formats::{FloatScaled, Format, IntScaled, Minimum, Scales};
 use super::{Isa, LANES, Task};
-use crate::backend::cpu::activations::{Fine, TILE, Wide};
+use crate::backend::cpu::activations::{Block, Fine, TILE, Wide};
 use std::array::from_fn;
 use std::marker::PhantomData;
 
@@ -188,7 +188,7 @@ fn int_panel<S: Isa, F: IntScaled, const T: usize>(
 pub(crate) trait Family {
     type Format: Format;
     /// A tile of one token's activations.
-    type Block: Copy;
+    type Block: Block;
     /// A panel times T tokens.
     fn panel<S: Isa, const T: usize>(
         s: S,
@@ -198,8 +198,16 @@ pub(crate) trait Family {
     ) -> [S::F; T];
     /// Unpacks 256 columns of a panel, or what is left of it.
     fn unpack<S: Isa>(s: S, tile: &mut Tile<S>, planes: (&[u8], &[u8]));
-    /// Two tiles times four tokens.
-    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Self::Block; TOKENS], out: &mut Out<S>);
+    /// Whether tiles are multiplied as 16-bit integers.
+    const SIXTEEN_BITS: bool;
+    /// Two tiles times four tokens. `pairs` are the same tokens in 16 bits, if those are what tiles are multiplied by.
+    fn tiles<S: Isa>(
+        s: S,
+        tiles: [&Tile<S>; PANELS],
+        x: &[Self::Block; TOKENS],
+        pairs: Option<&[Pairs; TOKENS]>,
+        out: &mut Out<S>,
+    );
 }
 
 /// The formats with floating-point scales only.
@@ -210,6 +218,7 @@ pub(crate) struct Int<F>(pub PhantomData<fn() -> F>);
 impl<F: FloatScaled> Family for Float<F> {
     type Format = F;
     type Block = Fine;
+    const SIXTEEN_BITS: bool = F::SIGNED;
 
     #[inline(always)]
     fn panel<S: Isa, const T: usize>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, Fine>, token: usize) -> [S::F; T] {
@@ -222,14 +231,25 @@ impl<F: FloatScaled> Family for Float<F> {
     }
 
     #[inline(always)]
-    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fine; TOKENS], out: &mut Out<S>) {
-        float_tiles::<S, F>(s, tiles, x, out);
+    fn tiles<S: Isa>(
+        s: S,
+        tiles: [&Tile<S>; PANELS],
+        x: &[Fine; TOKENS],
+        pairs: Option<&[Pairs; TOKENS]>,
+        out: &mut Out<S>,
+    ) {
+        match pairs {
+            Some(pairs) => float_tiles_in_16_bits(s, tiles, x, pairs, out),
+            None => float_tiles::<S, F>(s, tiles, x, out),
+        }
     }
 }
 
 impl<F: IntScaled> Family for Int<F> {
     type Format = F;
     type Block = Wide;
+    // The sums are to be multiplied by 16-bit scales, so they must not be wider.
+    const SIXTEEN_BITS: bool = false;
 
     #[inline(always)]
     fn panel<S: Isa, const T: usize>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, Wide>, token: usize) -> [S::F; T] {
@@ -242,7 +262,13 @@ impl<F: IntScaled> Family for Int<F> {
     }
 
     #[inline(always)]
-    fn tiles<S: Isa>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; TOKENS], out: &mut Out<S>) {
+    fn tiles<S: Isa>(
+        s: S,
+        tiles: [&Tile<S>; PANELS],
+        x: &[Wide; TOKENS],
+        _: Option<&[Pairs; TOKENS]>,
+        out: &mut Out<S>,
+    ) {
         int_tiles::<S, F>(s, tiles, x, out);
     }
 }
@@ -273,12 +299,13 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
     }
 }
 
-/// 256 columns of a panel, unpacked. Bytes with sign are split into halves without, for which sums fit 16 bits longer;
-/// if the unit's sums are wide, they get its bias and stay whole.
+/// 256 columns of a panel, unpacked. Bytes with sign are widened to 16 bits where there are no scales among the integers;
+/// where there are, they are split into halves without sign, for which sums fit 16 bits longer. If the unit's sums are
+/// wide, they get its bias and stay whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<S: Isa> {
-    low: [[S::I; 8]; 8],  // [group][quad]
-    high: [[S::I; 8]; 8], // signed formats only, if they are split
+    low: [[S::I; 8]; 8],  // [group][quad], or the first eight pairs of columns
+    high: [[S::I; 8]; 8], // signed formats and narrow sums only: high halves, or the other eight pairs
     scale: [S::I; 16],    // 256-column formats only
     minimum: [S::I; 8],   // 256-column formats only
     d: [S::F; 8],         // the first only, in 256-column formats
@@ -325,7 +352,16 @@ impl<S: Isa> Tile<S> {
     fn unpack_float<F: FloatScaled>(&mut self, s: S, (quants, scales): (&[u8], &[u8])) {
         let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
         for (g, (quants, scales)) in units.enumerate().take(8) {
-            self.unpack_group::<F, 0>(s, quants, 0, g);
+            if F::SIGNED && S::BIAS.is_none() {
+                unroll!(I in [0 1 2 3 4 5 6 7] {
+                    let w = F::quad::<S, 0, I>(s, quants, 0);
+                    let half = if I < 4 { &mut self.low[g] } else { &mut self.high[g] };
+                    half[2 * (I % 4)] = s.pair::<0, 1>(w);
+                    half[2 * (I % 4) + 1] = s.pair::<2, 3>(w);
+                });
+            } else {
+                self.unpack_group::<F, 0>(s, quants, 0, g);
+            }
             let (d, minimum) = F::scales(s, scales);
             self.d[g] = d;
             self.dmin[g] = if F::SIGNED { s.mul_f32(d, s.splat_f32(-f32::from(bias::<S>()))) } else { minimum };
@@ -444,20 +480,96 @@ fn tile_group_of<S: Isa, F: Format>(
 /// Sums of two panels and four tokens.
 pub(crate) type Out<S> = [[<S as Isa>::F; TOKENS]; PANELS];
 
+/// Sums of products of group `g` of two tiles and four tokens, where all scales are floating-point numbers. Small
+/// enough to stay in registers between the loops.
+#[inline(always)]
+fn whole_group<S: Isa, const SPAN: usize>(
+    s: S,
+    w: [&[S::I; 8]; PANELS],
+    x: [&[i32; 8]; TOKENS],
+) -> [[S::I; TOKENS]; PANELS] {
+    let (ones, span) = (s.splat(ONES), std::hint::black_box(SPAN));
+    let mut total = [[s.splat(0); TOKENS]; PANELS];
+    for part in 0..8 / SPAN {
+        let quads = part * SPAN..8.min(part * SPAN + span);
+        let sums = tile_quads(
+            s,
+            w.map(|w| w.get(quads.clone()).unwrap_or_default()),
+            x.map(|x| x.get(quads.clone()).unwrap_or_default()),
+        );
+        for p in 0..PANELS {
+            for t in 0..TOKENS {
+                total[p][t] = s.add(total[p][t], s.scaled(sums[p][t], ones));
+            }
+        }
+    }
+    total
+}
+
 #[inline(always)]
 fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fine; TOKENS], out: &mut Out<S>) {
-    let ones = s.splat(ONES);
     // A short last tile has groups of the one before; their activations are zeros.
     for g in 0..8 {
+        let (w, words) = (tiles.map(|tile| &tile.low[g]), from_fn(|t| &x[t].words[g]));
+        let total = match if F::SIGNED { 8 } else { span::<S, F>() } {
+            4 => whole_group::<S, 4>(s, w, words),
+            _ => whole_group::<S, 8>(s, w, words),
+        };
+        for p in 0..PANELS {
+            for t in 0..TOKENS {
+                let d = s.mul_f32(tiles[p].d[g], s.splat_f32(x[t].d[g]));
+                let mut sum = s.mul_add_f32(d, s.to_f32(total[p][t]), out[p][t]);
+                if F::MINIMUM || F::SIGNED && bias::<S>() != 0 {
+                    sum = s.mul_add_f32(tiles[p].dmin[g], s.splat_f32(x[t].sums[g]), sum);
+                }
+                out[p][t] = sum;
+            }
+        }
+    }
+}
+
+/// A token's tile in 16-bit integers, two in a word.
+pub(crate) type Pairs = [[i32; 16]; 8]; // [group][pair]
+
+/// Adds products of some pairs of columns of two tiles and four tokens. A loop for the reasons of [`tile_quads`].
+#[inline(always)]
+fn tile_pairs<S: Isa>(
+    s: S,
+    w: [&[S::I]; PANELS],
+    x: [&[i32]; TOKENS],
+    mut sums: [[S::I; TOKENS]; PANELS],
+) -> [[S::I; TOKENS]; PANELS] {
+    let both = w[0].iter().zip(w[1]);
+    let all = x[0].iter().zip(x[1]).zip(x[2].iter().zip(x[3]));
+    for ((&w0, &w1), ((&x0, &x1), (&x2, &x3))) in both.zip(all) {
+        let x = [x0, x1, x2, x3];
+        for t in 0..TOKENS {
+            let x = s.splat(x[t]);
+            sums[0][t] = s.add(sums[0][t], s.dot_i16(w0, x));
+            sums[1][t] = s.add(sums[1][t], s.dot_i16(w1, x));
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn float_tiles_in_16_bits<S: Isa>(
+    s: S,
+    tiles: [&Tile<S>; PANELS],
+    x: &[Fine; TOKENS],
+    pairs: &[Pairs; TOKENS],
+    out: &mut Out<S>,
+) {
+    for g in 0..8 {
+        let count = std::hint::black_box(8).min(8);
+        let (low, high) = (tiles.map(|tile| &tile.low[g][..count]), tiles.map(|tile| &tile.high[g][..count]));
         let mut total = [[s.splat(0); TOKENS]; PANELS];
-        tile_group_of::<S, F>(s, tiles, g, [[ones; 2]; PANELS], from_fn(|t| &x[t].words[g]), &mut total);
+        total = tile_pairs(s, low, from_fn(|t| &pairs[t][g][..count]), total);
+        total = tile_pairs(s, high, from_fn(|t| &pairs[t][g][8..8 + count]), total);
         for p in 0..PANELS {
             for t in 0..TOKENS {
                 let d = s.mul_f32(tiles[p].d[g], s.splat_f32(x[t].d[g]));
                 out[p][t] = s.mul_add_f32(d, s.to_f32(total[p][t]), out[p][t]);
-                if F::MINIMUM || F::SIGNED && bias::<S>() != 0 {
-                    out[p][t] = s.mul_add_f32(tiles[p].dmin[g], s.splat_f32(x[t].sums[g]), out[p][t]);
-                }
             }
         }
     }
@@ -483,6 +595,13 @@ fn int_tiles<S: Isa, F: IntScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; T
             out[p][t] = finish::<S, F>(s, (&tile.minimum, tile.d[0], tile.dmin[0]), total, &x[t], out[p][t]);
         }
     }
+}
+
+#[inline(always)]
+fn widen(words: &[[i32; 8]; 8], pairs: &mut Pairs) {
+    let bytes: &[i8; TILE] = bytemuck::cast_ref(words);
+    let wide: &mut [i16; TILE] = bytemuck::cast_mut(pairs);
+    wide.iter_mut().zip(bytes).for_each(|(wide, &byte)| *wide = i16::from(byte));
 }
 
 /// Many tokens: `out[token, row]` for all tokens, whose number is a multiple of four.
@@ -533,14 +652,19 @@ impl<K: Family> Task for Tiles<'_, K> {
         let stride = self.x.stride.max(1);
         let fours = (stride / TOKENS).max(1);
         let mut tiles = vec![Tile::new(s); pairs * PANELS];
+        let sixteen_bits = K::SIXTEEN_BITS && S::BIAS.is_none();
+        let mut sixteen: Vec<Pairs> = vec![[[0; 16]; 8]; if sixteen_bits { stride } else { 0 }];
         let mut sums: Vec<Out<S>> = vec![[[s.splat_f32(0.0); TOKENS]; PANELS]; pairs * fours];
         for (index, x) in self.x.blocks.chunks_exact(stride).enumerate() {
             for (tile, &planes) in tiles.iter_mut().zip(&panels) {
                 K::unpack(s, tile, Self::part(planes, index));
             }
+            if sixteen_bits {
+                sixteen.iter_mut().zip(x).for_each(|(pairs, x)| widen(x.words(), pairs));
+            }
             for ([a, b], sums) in tiles.as_chunks::<PANELS>().0.iter().zip(sums.chunks_exact_mut(fours)) {
-                for (x, sums) in x.as_chunks::<TOKENS>().0.iter().zip(sums) {
-                    K::tiles(s, [a, b], x, sums);
+                for (index, (x, sums)) in x.as_chunks::<TOKENS>().0.iter().zip(sums).enumerate() {
+                    K::tiles(s, [a, b], x, sixteen.as_chunks().0.get(index), sums);
                 }
             }
         }

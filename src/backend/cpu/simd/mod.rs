@@ -13,6 +13,7 @@
 // Kernels count lanes and tokens of several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+pub(super) mod attend;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -24,6 +25,7 @@ pub(super) mod kernels;
 mod model;
 #[cfg(any(target_arch = "aarch64", test))]
 pub(super) mod neon;
+pub(super) mod rows;
 pub(super) mod scalar;
 pub(super) mod table;
 #[cfg(test)]
@@ -149,6 +151,8 @@ pub(super) trait Isa: Copy + Send + Sync + 'static {
     fn load_f16(self, bytes: &[u8]) -> Self::F;
     /// Eight upper halves of `f32`; zeros if there are fewer bytes.
     fn load_bf16(self, bytes: &[u8]) -> Self::F;
+    /// The numbers as 16-bit ones, rounded to the nearest, in the middle to even.
+    fn to_f16(self, a: Self::F) -> [u8; 2 * LANES];
     /// Each lane as the bits of a number.
     fn to_float_bits(self, a: Self::I) -> Self::F;
     /// The first eight numbers; zeros if there are fewer.

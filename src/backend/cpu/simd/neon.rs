@@ -269,6 +269,16 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn to_f16(self, a: Self::F) -> [u8; 2 * LANES] {
+        let [low, high] = both!(a => vreinterpret_u16_f16(vcvt_f16_f32(a)));
+        let mut bytes = [0; 2 * LANES];
+        // SAFETY: the array has room for the 16 bytes that are written, unaligned; all processors of this architecture
+        // have the instruction.
+        unsafe { vst1q_u8(bytes.as_mut_ptr(), vreinterpretq_u8_u16(vcombine_u16(low, high))) };
+        bytes
+    }
+
+    #[inline(always)]
     fn load_bf16(self, bytes: &[u8]) -> Self::F {
         self.to_float_bits(self.shl::<16>(self.load_u16(bytes)))
     }

@@ -2,7 +2,7 @@
 
 use super::{Isa, LANES, Task};
 use crate::quant::fp4::half_e8m0;
-use crate::quant::simple::{bf16_to_f32, f16_to_f32};
+use crate::quant::simple::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use std::array::from_fn;
 
 /// Arrays and loops.
@@ -156,6 +156,12 @@ impl Isa for Scalar {
     #[inline(always)]
     fn load_f16(self, bytes: &[u8]) -> Self::F {
         read(bytes, |number| f16_to_f32(u16::from_le_bytes(number)), 0.0)
+    }
+
+    #[inline(always)]
+    fn to_f16(self, a: Self::F) -> [u8; 2 * LANES] {
+        let halves = a.map(|value| f32_to_f16(value).to_le_bytes());
+        from_fn(|i| halves[i / 2][i % 2])
     }
 
     #[inline(always)]

@@ -42,6 +42,14 @@ impl Random {
     pub fn number(&mut self) -> f32 {
         (self.next() >> 24) as f32 / (1 << 23) as f32 - 1.0
     }
+
+    /// Of any size that 16 bits hold or are near to, and infinite now and then; no NaN.
+    pub fn any_number(&mut self) -> f32 {
+        match self.byte() {
+            0 => f32::INFINITY,
+            byte => self.number() * 2f32.powi(i32::from(byte) % 50 - 30),
+        }
+    }
 }
 
 /// The 32-bit integers of a vector.
@@ -188,6 +196,8 @@ fn loads<S: Isa>(s: S, random: &mut Random) {
 fn numbers<S: Isa>(s: S, random: &mut Random) {
     let [a, b, c]: [[f32; LANES]; 3] = from_fn(|_| from_fn(|_| random.number()));
     let [x, y, z] = [a, b, c].map(|values| s.load_f32(&values));
+    let wide: [f32; LANES] = from_fn(|_| random.any_number());
+    assert_eq!(s.to_f16(s.load_f32(&wide)), Scalar.to_f16(wide), "{wide:?}");
     assert_eq!(s.lanes(s.splat_f32(a[0])), [a[0]; LANES]);
     assert_eq!(s.lanes(s.add_f32(x, y)), Scalar.add_f32(a, b));
     assert_eq!(s.lanes(s.mul_f32(x, y)), Scalar.mul_f32(a, b));

@@ -2,7 +2,7 @@
 
 #![allow(non_camel_case_types, reason = "the architecture's own names")]
 
-use crate::quant::simple::f16_to_f32;
+use crate::quant::simple::{f16_to_f32, f32_to_f16};
 use std::array::from_fn;
 
 /// Vectors are arrays; the lane at the lowest address is the first.
@@ -48,7 +48,9 @@ reinterpret! {
     vreinterpretq_s16_u32: uint32x4_t => int16x8_t;
     vreinterpretq_s32_u32: uint32x4_t => int32x4_t;
     vreinterpretq_f32_u32: uint32x4_t => float32x4_t;
+    vreinterpretq_u8_u16: uint16x8_t => uint8x16_t;
     vreinterpret_f16_u16: uint16x4_t => float16x4_t;
+    vreinterpret_u16_f16: float16x4_t => uint16x4_t;
 }
 
 /// Lane by lane.
@@ -92,6 +94,15 @@ pub unsafe fn vst1q_f32(ptr: *mut f32, a: float32x4_t) {
     unsafe { ptr.cast::<[f32; 4]>().write_unaligned(a.0) }
 }
 
+/// ST1.
+///
+/// # Safety
+/// There must be room for 16 bytes.
+pub unsafe fn vst1q_u8(ptr: *mut u8, a: uint8x16_t) {
+    // SAFETY: the caller's.
+    unsafe { ptr.cast::<[u8; 16]>().write_unaligned(a.0) }
+}
+
 /// PRFM: no effect.
 pub fn prefetch(_address: *const u8) {}
 
@@ -118,6 +129,11 @@ pub fn vget_low_u16(a: uint16x8_t) -> uint16x4_t {
 /// The lanes of the upper half.
 pub fn vget_high_u16(a: uint16x8_t) -> uint16x4_t {
     uint16x4_t(from_fn(|i| a.0[4 + i]))
+}
+
+/// Both halves.
+pub fn vcombine_u16(low: uint16x4_t, high: uint16x4_t) -> uint16x8_t {
+    uint16x8_t(bytemuck::cast([low.0, high.0]))
 }
 
 /// The lanes of the lower half.
@@ -279,6 +295,11 @@ pub fn vcvtq_f32_s32(a: int32x4_t) -> float32x4_t {
 /// FCVTL: subnormal numbers too, and NaNs with their bits, made quiet.
 pub fn vcvt_f32_f16(a: float16x4_t) -> float32x4_t {
     float32x4_t(a.0.map(f16_to_f32))
+}
+
+/// FCVTN: rounded to even. Which NaN a NaN becomes is not modelled.
+pub fn vcvt_f16_f32(a: float32x4_t) -> float16x4_t {
+    float16x4_t(a.0.map(f32_to_f16))
 }
 
 /// FADD.

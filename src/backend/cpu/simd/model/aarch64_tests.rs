@@ -42,6 +42,7 @@ fn integers() {
     same!(random, vget_high_u16(a: uint16x8_t) -> 8);
     same!(random, vget_low_s16(a: int16x8_t) -> 8);
     same!(random, vget_low_s8(a: int8x16_t) -> 8);
+    same!(random, vcombine_u16(a: uint16x4_t, b: uint16x4_t) -> 16);
     same!(random, vmovl_u8(a: uint8x8_t) -> 16);
     same!(random, vmovl_u16(a: uint16x4_t) -> 16);
     same!(random, vmovl_high_u16(a: uint16x8_t) -> 16);
@@ -91,6 +92,13 @@ fn numbers() {
         // SAFETY: all processors of this architecture have the instruction.
         let found: [u8; 16] = bytes(unsafe { real::vcvt_f32_f16(same_bits([bits; 4])) });
         assert_eq!(found, expected, "{bits:#x}");
+    }
+    for _ in 0..20_000 {
+        let number = random.any_number();
+        let expected: [u8; 8] = bytes(model::vcvt_f16_f32(model::float32x4_t([number; 4])));
+        // SAFETY: all processors of this architecture have the instruction.
+        let found: [u8; 8] = bytes(unsafe { real::vcvt_f16_f32(same_bits([number; 4])) });
+        assert_eq!(found, expected, "{number:e}");
     }
 }
 
