@@ -66,6 +66,7 @@ impl Random {
 
 fn levels() -> Vec<Level> {
     let mut levels = vec![Level::Scalar];
+    levels.extend((Level::best() == Level::Avx512).then_some(Level::Avx2));
     levels.extend((Level::best() != Level::Scalar).then(Level::best));
     levels
 }

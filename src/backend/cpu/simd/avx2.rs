@@ -59,6 +59,8 @@ impl Isa for Avx2 {
     type F = __m256;
     type Sum = __m256i; // 16 sums of 16 bits
 
+    const BIAS: Option<u8> = None;
+
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
         avx2!(vectorized(self, task))
@@ -156,8 +158,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_signed(self, w: __m256i, x: __m256i) -> __m256i {
-        avx2!(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)))
+    fn dot_signed(self, sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        avx2!(_mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))))
     }
 
     #[inline(always)]

@@ -50,6 +50,12 @@ macro_rules! unroll {
     };
 }
 
+/// How many quads are added up before the sums are scaled: 16 columns, which is what all formats have a scale for, where
+/// sums are wide.
+const fn span<S: Isa, F: Format>() -> usize {
+    if S::BIAS.is_some() && F::SPAN < 4 { 4 } else { F::SPAN }
+}
+
 /// The eight quads of group `2 * pair + HALF` times the activations of T tokens, times the scales of the first and the
 /// second 16 columns.
 #[inline(always)]
@@ -66,8 +72,8 @@ fn group<S: Isa, F: Format, const HALF: usize, const T: usize>(
         let w = F::quad::<S, HALF, I>(s, quants, pair);
         for t in 0..T {
             let x = s.splat(x[t][I]);
-            sum[t] = if F::SIGNED { s.dot_signed(w, x) } else { s.dot(sum[t], w, x) };
-            if (I + 1).is_multiple_of(F::SPAN) {
+            sum[t] = if F::SIGNED { s.dot_signed(sum[t], w, x) } else { s.dot(sum[t], w, x) };
+            if (I + 1).is_multiple_of(span::<S, F>()) {
                 total[t] = s.add(total[t], s.scaled(sum[t], scale[I / 4]));
                 sum[t] = s.no_sum();
             }
@@ -294,11 +300,12 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
 }
 
 /// 256 columns of a panel, unpacked. Bytes with sign are widened to 16 bits where there are no scales among the integers;
-/// where there are, they are split into halves without sign, for which sums fit 16 bits longer.
+/// where there are, they are split into halves without sign, for which sums fit 16 bits longer. If the unit's sums are
+/// wide, they get its bias and stay whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<S: Isa> {
     low: [[S::I; 8]; 8],  // [group][quad], or the first eight pairs of columns
-    high: [[S::I; 8]; 8], // signed formats only: high halves, or the other eight pairs
+    high: [[S::I; 8]; 8], // signed formats and narrow sums only: high halves, or the other eight pairs
     scale: [S::I; 16],    // 256-column formats only
     minimum: [S::I; 8],   // 256-column formats only
     d: [S::F; 8],         // the first only, in 256-column formats
@@ -308,6 +315,14 @@ pub(crate) struct Tile<S: Isa> {
 /// Rows and tokens that are multiplied at a time: two panels of eight rows, and four tokens.
 pub(crate) const PANELS: usize = 2;
 pub(crate) const TOKENS: usize = 4;
+
+/// What is added to signed bytes in a [`Tile`].
+const fn bias<S: Isa>() -> u8 {
+    match S::BIAS {
+        Some(bias) => bias,
+        None => 128,
+    }
+}
 
 impl<S: Isa> Tile<S> {
     fn new(s: S) -> Self {
@@ -320,7 +335,9 @@ impl<S: Isa> Tile<S> {
         let half = s.splat(0x0f0f_0f0f);
         unroll!(I in [0 1 2 3 4 5 6 7] {
             let w = F::quad::<S, HALF, I>(s, quants, pair);
-            if F::SIGNED {
+            if let (true, Some(bias)) = (F::SIGNED, S::BIAS) {
+                self.low[group & 7][I] = s.xor(w, s.splat(i32::from_le_bytes([bias; 4])));
+            } else if F::SIGNED {
                 let w = s.xor(w, s.splat(0x8080_8080u32 as i32));
                 self.low[group & 7][I] = s.and(w, half);
                 self.high[group & 7][I] = s.and(s.shr::<4>(w), half);
@@ -335,7 +352,7 @@ impl<S: Isa> Tile<S> {
     fn unpack_float<F: FloatScaled>(&mut self, s: S, (quants, scales): (&[u8], &[u8])) {
         let units = quants.chunks_exact(F::QUANTS).zip(scales.chunks_exact(F::SCALES));
         for (g, (quants, scales)) in units.enumerate().take(8) {
-            if F::SIGNED {
+            if F::SIGNED && S::BIAS.is_none() {
                 unroll!(I in [0 1 2 3 4 5 6 7] {
                     let w = F::quad::<S, 0, I>(s, quants, 0);
                     let half = if I < 4 { &mut self.low[g] } else { &mut self.high[g] };
@@ -345,7 +362,9 @@ impl<S: Isa> Tile<S> {
             } else {
                 self.unpack_group::<F, 0>(s, quants, 0, g);
             }
-            (self.d[g], self.dmin[g]) = F::scales(s, scales);
+            let (d, minimum) = F::scales(s, scales);
+            self.d[g] = d;
+            self.dmin[g] = if F::SIGNED { s.mul_f32(d, s.splat_f32(-f32::from(bias::<S>()))) } else { minimum };
         }
     }
 
@@ -442,7 +461,7 @@ fn tile_group_of<S: Isa, F: Format>(
     total: &mut [[S::I; TOKENS]; PANELS],
 ) {
     let low = tiles.map(|tile| &tile.low[g & 7]);
-    if F::SIGNED {
+    if F::SIGNED && S::BIAS.is_none() {
         let mut high = [[s.splat(0); TOKENS]; PANELS];
         tile_group::<S, 8>(s, tiles.map(|tile| &tile.high[g & 7]), scale, x, &mut high);
         for (total, high) in total.as_flattened_mut().iter_mut().zip(high.as_flattened()) {
@@ -450,7 +469,8 @@ fn tile_group_of<S: Isa, F: Format>(
         }
         return tile_group::<S, 8>(s, low, scale, x, total);
     }
-    match F::SPAN {
+    // Where nothing overflows, the halves of a group still have scales of their own.
+    match if F::SIGNED { 8 } else { span::<S, F>() } {
         8 => tile_group::<S, 8>(s, low, scale, x, total),
         4 => tile_group::<S, 4>(s, low, scale, x, total),
         _ => tile_group_by_twos(s, low, scale, x, total),
@@ -491,7 +511,7 @@ fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fin
     // A short last tile has groups of the one before; their activations are zeros.
     for g in 0..8 {
         let (w, words) = (tiles.map(|tile| &tile.low[g]), from_fn(|t| &x[t].words[g]));
-        let total = match F::SPAN {
+        let total = match if F::SIGNED { 8 } else { span::<S, F>() } {
             4 => whole_group::<S, 4>(s, w, words),
             _ => whole_group::<S, 8>(s, w, words),
         };
@@ -499,7 +519,7 @@ fn float_tiles<S: Isa, F: FloatScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Fin
             for t in 0..TOKENS {
                 let d = s.mul_f32(tiles[p].d[g], s.splat_f32(x[t].d[g]));
                 let mut sum = s.mul_add_f32(d, s.to_f32(total[p][t]), out[p][t]);
-                if F::MINIMUM {
+                if F::MINIMUM || F::SIGNED && bias::<S>() != 0 {
                     sum = s.mul_add_f32(tiles[p].dmin[g], s.splat_f32(x[t].sums[g]), sum);
                 }
                 out[p][t] = sum;
@@ -569,7 +589,7 @@ fn int_tiles<S: Isa, F: IntScaled>(s: S, tiles: [&Tile<S>; PANELS], x: &[Wide; T
         let tile = tiles[p];
         for t in 0..TOKENS {
             let mut total = total[p][t];
-            if F::SIGNED {
+            if F::SIGNED && bias::<S>() != 0 {
                 total = s.sub(total, s.shl::<7>(minimums::<S, F>(s, &tile.minimum, &x[t])));
             }
             out[p][t] = finish::<S, F>(s, (&tile.minimum, tile.d[0], tile.dmin[0]), total, &x[t], out[p][t]);
@@ -632,13 +652,14 @@ impl<K: Family> Task for Tiles<'_, K> {
         let stride = self.x.stride.max(1);
         let fours = (stride / TOKENS).max(1);
         let mut tiles = vec![Tile::new(s); pairs * PANELS];
-        let mut sixteen: Vec<Pairs> = vec![[[0; 16]; 8]; if K::SIXTEEN_BITS { stride } else { 0 }];
+        let sixteen_bits = K::SIXTEEN_BITS && S::BIAS.is_none();
+        let mut sixteen: Vec<Pairs> = vec![[[0; 16]; 8]; if sixteen_bits { stride } else { 0 }];
         let mut sums: Vec<Out<S>> = vec![[[s.splat_f32(0.0); TOKENS]; PANELS]; pairs * fours];
         for (index, x) in self.x.blocks.chunks_exact(stride).enumerate() {
             for (tile, &planes) in tiles.iter_mut().zip(&panels) {
                 K::unpack(s, tile, Self::part(planes, index));
             }
-            if K::SIXTEEN_BITS {
+            if sixteen_bits {
                 sixteen.iter_mut().zip(x).for_each(|(pairs, x)| widen(x.words(), pairs));
             }
             for ([a, b], sums) in tiles.as_chunks::<PANELS>().0.iter().zip(sums.chunks_exact_mut(fours)) {

@@ -3,7 +3,8 @@
 //! `Isa` is a small vocabulary of vectors of eight lanes, one lane for each of eight neighbouring rows of weights.
 //! The kernels (`kernels`) and the unpacking of weights (`formats`) are generic over it; they are safe code, compiled
 //! anew for each unit. A unit is one implementation of the trait: `Scalar` is arrays and loops, works
-//! anywhere and says what each word means; `Avx2` is one instruction for most of them.
+//! anywhere and says what each word means; `Avx2`, `Avx512` and `Neon` are one or two instructions for most of them. All
+//! units give the same integers; sums of numbers may be rounded in another order.
 //!
 //! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is `level` (or
 //! a test of the same kind), which asks the processor. That is why the words themselves are safe to call. All `unsafe`
@@ -15,12 +16,20 @@
 pub(super) mod attend;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
 pub(super) mod float;
 pub(super) mod formats;
 pub(super) mod kernels;
+#[cfg(test)]
+mod model;
+#[cfg(any(target_arch = "aarch64", test))]
+pub(super) mod neon;
 pub(super) mod rows;
 pub(super) mod scalar;
 pub(super) mod table;
+#[cfg(test)]
+mod tests;
 
 /// Which vector unit to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,16 +39,22 @@ pub enum Level {
     Scalar,
     /// AVX2 with FMA and F16C: x86-64 since 2013.
     Avx2,
+    /// AVX-512 with VNNI on vectors of 256 bits: Intel's servers since 2019, AMD's processors since 2022.
+    Avx512,
+    /// NEON, with its dot products of bytes where the processor has them: all 64-bit ARM.
+    Neon,
 }
 
 impl Level {
     /// The best that this processor has.
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if avx2::Avx2::detect().is_some() {
+        if avx512::Avx512::detect().is_some() {
+            return Level::Avx512;
+        } else if avx2::Avx2::detect().is_some() {
             return Level::Avx2;
         }
-        Level::Scalar
+        if cfg!(target_arch = "aarch64") { Level::Neon } else { Level::Scalar }
     }
 }
 
@@ -49,13 +64,29 @@ pub(super) trait Task {
     fn run<S: Isa>(self, s: S) -> Self::Output;
 }
 
-/// Does it on the unit of this level, or on the best there is below it.
+/// Does it on the unit of this level, or on the best there is below it. Tests run the units that this machine has not on
+/// models of their instructions.
 pub(super) fn on<T: Task>(level: Level, task: T) -> T::Output {
     match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => match avx512::Avx512::detect() {
+            Some(s) => s.vectorize(task),
+            #[cfg(test)]
+            None if avx2::Avx2::detect().is_some() => match avx512::Avx512::modelled() {
+                Some(s) => s.vectorize(task),
+                None => task.run(scalar::Scalar),
+            },
+            None => on(Level::Avx2, task),
+        },
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => match avx2::Avx2::detect() {
             Some(s) => s.vectorize(task),
             None => task.run(scalar::Scalar),
+        },
+        #[cfg(any(target_arch = "aarch64", test))]
+        Level::Neon => match neon::Neon::<true>::detect() {
+            Some(s) => s.vectorize(task),
+            None => neon::Neon::<false>::new().vectorize(task),
         },
         _ => task.run(scalar::Scalar),
     }
@@ -72,6 +103,10 @@ pub(super) trait Isa: Copy + Send + Sync + 'static {
     type F: Copy;
     /// Eight sums of products of bytes, in whatever form the unit adds them up.
     type Sum: Copy;
+
+    /// What is added to whole bytes with sign to make them the left side of [`dot`](Isa::dot): 0 or 128. `None` where
+    /// sums have 16 bits, which neither whole bytes nor more quads than a format's span fit; with a bias, they have 32.
+    const BIAS: Option<u8>;
 
     /// Compiles `task` for this unit, and runs it.
     fn vectorize<T: Task>(self, task: T) -> T::Output;
@@ -102,11 +137,12 @@ pub(super) trait Isa: Copy + Send + Sync + 'static {
 
     /// No products yet.
     fn no_sum(self) -> Self::Sum;
-    /// Adds for each lane the four products of bytes of `w`, without sign, and bytes of `x`, with sign, which must not
-    /// be -128. The products of two neighbouring bytes, over all additions to `sum`, must fit 16 bits.
+    /// Adds for each lane the four products of bytes of `w`, which must be below 128, and bytes of `x`, with sign, which
+    /// must not be -128. Without a [`BIAS`](Isa::BIAS) the products of two neighbouring bytes, over all additions to
+    /// `sum`, must fit 16 bits; with one of 128, bytes of `w` may be up to 255, with one of 0, they have a sign.
     fn dot(self, sum: Self::Sum, w: Self::I, x: Self::I) -> Self::Sum;
-    /// The same for one addition with signed bytes of `w`.
-    fn dot_signed(self, w: Self::I, x: Self::I) -> Self::Sum;
+    /// The same with signed bytes of `w`. Without a bias, `sum` must be [`no_sum`](Isa::no_sum).
+    fn dot_signed(self, sum: Self::Sum, w: Self::I, x: Self::I) -> Self::Sum;
     /// For each lane its sum times its scale, which stands in the lane twice, as [`Isa::pair`] gives it.
     fn scaled(self, sum: Self::Sum, scale: Self::I) -> Self::I;
 

@@ -45,6 +45,8 @@ impl Isa for Scalar {
     type F = Lanes<f32>;
     type Sum = Lanes<i32>;
 
+    const BIAS: Option<u8> = Some(128);
+
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
         task.run(self)
@@ -137,8 +139,8 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn dot_signed(self, w: Self::I, x: Self::I) -> Self::Sum {
-        from_fn(|i| dot(bytes_i8(w[i]), bytes_i8(x[i])))
+    fn dot_signed(self, sum: Self::Sum, w: Self::I, x: Self::I) -> Self::Sum {
+        from_fn(|i| sum[i] + dot(bytes_i8(w[i]), bytes_i8(x[i])))
     }
 
     #[inline(always)]
