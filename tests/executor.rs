@@ -18,6 +18,8 @@ const NMSE: f64 = 1e-10;
 const DEEP_NMSE: f64 = 1e-9;
 /// The same where keys and values are rounded to 16 bits: now and then one of them goes the other way.
 const F16_NMSE: f64 = 1e-7;
+/// Such a cache alone moves the logits of the deep model by 7e-5.
+const DEEP_F16_NMSE: f64 = 1e-4;
 
 struct Both {
     name: String,
@@ -54,9 +56,11 @@ impl Both {
             let square = |x: f32| f64::from(x).powi(2);
             let error: f64 = found.iter().zip(&expected).map(|(a, b)| square(a - b)).sum();
             let nmse = error / expected.iter().map(|&b| square(b)).sum::<f64>();
+            let deep = self.name == "gemma2-46-layers";
             let limit = match format {
-                CacheFormat::F32 if self.name == "gemma2-46-layers" => DEEP_NMSE,
+                CacheFormat::F32 if deep => DEEP_NMSE,
                 CacheFormat::F32 => NMSE,
+                _ if deep => DEEP_F16_NMSE,
                 _ => F16_NMSE,
             };
             assert!(nmse < limit, "{} with {format:?}, {count} tokens up to {}: {nmse:e}", self.name, fast.len());
