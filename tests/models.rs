@@ -301,6 +301,13 @@ fn unknown_architectures_are_named_beside_the_known() {
 }
 
 #[test]
+fn what_cannot_be_run_yet_is_said() {
+    let tiny = || Tiny::new("llama");
+    assert_fails(tiny().set("expert_count", 8u32), &["llama.expert_count", "8", "mixtures of experts"]);
+    assert_fails(tiny().big_endian(), &["big-endian", "little-endian weights"]);
+}
+
+#[test]
 fn every_tensor_is_called_for_and_measured() {
     for family in model::architectures() {
         let tiny = Tiny::with_sizes(family, Sizes::thin(2));

@@ -66,6 +66,7 @@ mod writer;
 
 use std::borrow::Cow;
 use std::io::{Read, Seek};
+use std::ops::Range;
 use std::path::Path;
 
 pub use encode::MetadataValue;
@@ -166,9 +167,14 @@ impl Gguf {
     /// The bytes of one of this model's tensors: borrowed when the file is mapped or in memory, else read and owned.
     /// They are in the byte order of the file.
     pub fn data(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
+        self.data_range(tensor, 0..tensor.size_bytes())
+    }
+
+    /// Some of the bytes of a tensor, as [`Gguf::data`]: where they must be read, no others are.
+    pub fn data_range(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let shard = self.shards.get(tensor.shard());
-        let start = tensor.offset_bytes();
-        let end = start.saturating_add(tensor.size_bytes());
+        let start = tensor.offset_bytes().saturating_add(range.start);
+        let end = tensor.offset_bytes().saturating_add(range.end.min(tensor.size_bytes()));
         let data = match shard {
             Some(shard) => shard.data(start..end).map_err(|error| error.to_string()),
             None => Err("a tensor of another model".into()),
@@ -176,7 +182,7 @@ impl Gguf {
         data.map_err(|found| {
             let subject = format!("tensor {}: data", quoted(tensor.name().as_bytes(), NAME_SHOWN_CHARS));
             let offset = shard.map_or(0, Shard::data_offset).saturating_add(start);
-            let expected = format!("{} bytes", tensor.size_bytes());
+            let expected = format!("{} bytes", end.saturating_sub(start));
             in_shard(shard, Error::Gguf { subject, offset, found, expected })
         })
     }

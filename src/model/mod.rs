@@ -22,7 +22,7 @@ mod tensors;
 
 use crate::Result;
 use crate::error::Error;
-use crate::gguf::{Gguf, Metadata};
+use crate::gguf::{Endian, Gguf, Metadata};
 use crate::program::Program;
 use decoder::Decoder;
 pub use facts::{Facts, facts, recipe_name};
@@ -82,9 +82,26 @@ fn family(metadata: &Metadata) -> Result<(&str, &Family)> {
 pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
     let metadata = file.metadata();
     let (architecture, family) = family(metadata)?;
+    refuse_what_is_missing(file, architecture)?;
     let hyper = Hyper::read(metadata, architecture)?;
     let tensors = Tensors::new(file);
     let mut decoder = Decoder::new(&hyper, options);
     family(&hyper, &tensors, &mut decoder)?;
     decoder.write(&hyper, tensors)
+}
+
+/// Says plainly what this crate cannot run yet, where a missing tensor or nonsense would come of it.
+fn refuse_what_is_missing(file: &Gguf, architecture: &str) -> Result<()> {
+    let key = format!("{architecture}.expert_count");
+    if let Some(experts) = file.metadata().u32(&key)?.filter(|&count| count > 0) {
+        return Err(Error::metadata(&key, experts.to_string(), "no experts: mixtures of experts cannot be run yet"));
+    }
+    if file.endian() == Endian::Big {
+        return Err(Error::Model {
+            subject: "file".into(),
+            found: "weights in big-endian byte order".into(),
+            expected: "little-endian weights (metadata and tokenizers can be read in both orders)".into(),
+        });
+    }
+    Ok(())
 }

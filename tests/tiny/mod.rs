@@ -4,7 +4,7 @@
 //! tensor's name alone, so a variant differs from the plain model in what it changes and nothing else. They are scaled so
 //! that every part of a layer moves the logits, which are of the order of 1 to 10.
 
-use kiln::gguf::{Gguf, GgufWriter, TensorType};
+use kiln::gguf::{Endian, Gguf, GgufWriter, TensorType};
 use kiln::quant::Format;
 use std::sync::Arc;
 
@@ -70,6 +70,7 @@ pub struct Tiny {
     sizes: Sizes,
     facts: Vec<(String, Fact)>,
     tensors: Vec<(String, Vec<usize>, TensorType)>,
+    endian: Endian,
 }
 
 impl Tiny {
@@ -86,7 +87,13 @@ impl Tiny {
 
     /// The plain model of a family in other sizes.
     pub fn with_sizes(architecture: &str, sizes: Sizes) -> Self {
-        let tiny = Tiny { architecture: architecture.into(), sizes: sizes.clone(), facts: vec![], tensors: vec![] };
+        let tiny = Tiny {
+            architecture: architecture.into(),
+            sizes: sizes.clone(),
+            facts: vec![],
+            tensors: vec![],
+            endian: Endian::Little,
+        };
         let tiny = tiny
             .set("general.architecture", architecture)
             .set("tokenizer.ggml.model", "none")
@@ -183,6 +190,12 @@ impl Tiny {
         }
     }
 
+    /// Writes the file in the other byte order.
+    pub fn big_endian(mut self) -> Self {
+        self.endian = Endian::Big;
+        self
+    }
+
     /// Sets a key, named without its architecture.
     pub fn set(mut self, key: &str, value: impl Into<Fact>) -> Self {
         let key = self.key(key);
@@ -245,7 +258,7 @@ impl Tiny {
 
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut writer = GgufWriter::new();
+        let mut writer = GgufWriter::with_endian(self.endian);
         for (key, fact) in &self.facts {
             let set = match fact {
                 Fact::Count(value) => writer.set(key, *value),

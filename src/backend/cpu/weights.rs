@@ -54,16 +54,16 @@ impl Weights {
         let tensor = self.tensor(id);
         let format = Format::of(tensor.tensor_type())?;
         let row_bytes = format.bytes_for(values.len())?;
-        let data = self.file.data(tensor)?;
-        format.decode(&data[row * row_bytes..][..row_bytes], values)
+        let range = (row * row_bytes) as u64..((row + 1) * row_bytes) as u64;
+        format.decode(&self.file.data_range(tensor, range)?, values)
     }
 
     /// The bytes of some rows, without a copy where the file is in memory.
     pub fn rows(&self, id: WeightId, rows: Range<usize>) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let row_bytes = Format::of(self.tensor(id).tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;
-        let range = rows.start * row_bytes..rows.end * row_bytes;
-        Ok(match self.file.data(self.tensor(id))? {
-            Cow::Owned(bytes) => Arc::new(bytes[range].to_vec()),
+        let range = (rows.start * row_bytes) as u64..(rows.end * row_bytes) as u64;
+        Ok(match self.file.data_range(self.tensor(id), range.clone())? {
+            Cow::Owned(bytes) => Arc::new(bytes),
             Cow::Borrowed(_) => Arc::new(InFile { file: self.file.clone(), tensor: self.tensors[id.0], range }),
         })
     }
@@ -77,13 +77,13 @@ impl Weights {
 struct InFile {
     file: Arc<Gguf>,
     tensor: usize,
-    range: Range<usize>,
+    range: Range<u64>,
 }
 
 impl AsRef<[u8]> for InFile {
     fn as_ref(&self) -> &[u8] {
-        match self.file.data(&self.file.tensors()[self.tensor]) {
-            Ok(Cow::Borrowed(bytes)) => &bytes[self.range.clone()],
+        match self.file.data_range(&self.file.tensors()[self.tensor], self.range.clone()) {
+            Ok(Cow::Borrowed(bytes)) => bytes,
             _ => &[],
         }
     }
