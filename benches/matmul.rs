@@ -8,11 +8,11 @@
 //! the same threads read when they only add up a large buffer; `share` is a row's GB/s over it.
 
 use kiln::backend::cpu::activations::Activations;
+use kiln::backend::cpu::bandwidth::Bandwidth;
 use kiln::backend::cpu::matmul::matmul;
 use kiln::backend::cpu::matrix::{Matrix, MatrixOptions};
 use kiln::backend::cpu::pool::Pool;
 use kiln::gguf::TensorType;
-use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -83,16 +83,6 @@ fn round_trip(pool: &Pool) -> f64 {
     median((0..REPEATS).map(|_| seconds(|| jobs(1000)) / 1000.0).collect())
 }
 
-/// Reads a buffer once on all workers.
-fn read(pool: &Pool, buffer: &[u64]) {
-    let total = AtomicU64::new(0);
-    pool.for_each_chunk(buffer.len(), 1 << 15, |range| {
-        let sum = buffer[range].iter().fold(0u64, |sum, &word| sum.wrapping_add(word));
-        total.fetch_add(sum, Ordering::Relaxed);
-    });
-    black_box(total.into_inner());
-}
-
 /// Bytes of small numbers, as random as speed asks for, under scales that are finite.
 fn weights(kind: TensorType, bytes: usize) -> Vec<u8> {
     let mut state = 1u32;
@@ -125,7 +115,7 @@ fn measure(kind: TensorType, (rows, columns): (usize, usize), many: usize, repea
         })
         .collect();
     let set_bytes = bytes * matrices.len();
-    let buffer = vec![1u64; set_bytes / 8];
+    let buffer = Bandwidth::new(set_bytes, pool).expect("there is memory for it");
     let x: Vec<f32> = (0..many * columns).map(|i| (i * 7919 % 255) as f32 / 127.0 - 1.0).collect();
     let mut activations = Activations::new();
     let mut out = vec![0.0; many.max(4) * rows];
@@ -139,7 +129,7 @@ fn measure(kind: TensorType, (rows, columns): (usize, usize), many: usize, repea
     };
     let (mut reads, mut ones, mut fours, mut manys) = (vec![], vec![], vec![], vec![]);
     for _ in 0..repeats {
-        reads.push(seconds(|| read(pool, &buffer)));
+        reads.push(set_bytes as f64 / buffer.measure(pool) / 1e9);
         ones.push(product(1, &matrices));
         fours.push(product(4, &matrices));
         manys.extend((0..8).map(|_| product(many, &matrices[..1])));

@@ -88,7 +88,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
     let pool = Pool::new(options.threads.unwrap_or(cores));
-    let read_gb_per_s = read_bandwidth(&pool);
+    let read_gb_per_s = read_bandwidth(&pool)?;
     eprintln!("{} threads read {read_gb_per_s:.1} GB/s", pool.threads());
 
     let start = Instant::now();

@@ -1,35 +1,20 @@
 //! What is measured: the memory's speed, and that of a model.
 
+use kiln::backend::cpu::bandwidth::Bandwidth;
 use kiln::backend::cpu::pool::Pool;
 use kiln::{Model, Session};
 use std::error::Error;
-use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// More than caches hold.
 const READ_BYTES: usize = 256 << 20;
 const READS: usize = 7;
-/// Words that a worker reads at once.
-const CHUNK_WORDS: usize = 1 << 15;
 
-/// The speed, in GB/s, at which the workers add up a large buffer: the best of several times, since other programs can
+/// The speed, in GB/s, at which the workers read a large buffer: the best of several times, since other programs can
 /// only slow it down.
-pub fn read_bandwidth(pool: &Pool) -> f64 {
-    let mut buffer = vec![0u64; READ_BYTES / 8];
-    pool.for_each_chunk_mut(&mut buffer, CHUNK_WORDS, |index, words| words.fill(index as u64));
-    let read = || {
-        let total = AtomicU64::new(0);
-        let start = Instant::now();
-        pool.for_each_chunk(buffer.len(), CHUNK_WORDS, |range| {
-            let sum = buffer[range].iter().fold(0u64, |sum, &word| sum.wrapping_add(word));
-            total.fetch_add(sum, Ordering::Relaxed);
-        });
-        black_box(total.into_inner());
-        start.elapsed().as_secs_f64()
-    };
-    let best = (0..READS).map(|_| read()).fold(f64::INFINITY, f64::min);
-    READ_BYTES as f64 / best / 1e9
+pub fn read_bandwidth(pool: &Pool) -> kiln::Result<f64> {
+    let buffer = Bandwidth::new(READ_BYTES, pool)?;
+    Ok((0..READS).map(|_| buffer.measure(pool)).fold(0.0, f64::max))
 }
 
 /// Tokens to run: a prompt at once, or single ones.

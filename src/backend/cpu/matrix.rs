@@ -4,6 +4,7 @@
 //! a handle to the file's bytes; its panels are packed again, one by one, whenever they are used.
 
 use super::activations::Forms;
+use super::huge::HugePages;
 use super::pool::Pool;
 use super::simd::kernels::Panels;
 use super::simd::table::{Kernel, kernel_of};
@@ -11,7 +12,6 @@ use super::simd::{LANES, Level};
 use crate::gguf::TensorType;
 use crate::quant::Format;
 use crate::{Error, Result};
-use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,35 +55,10 @@ enum Storage {
     Rows(Bytes),
 }
 
-/// Zeros, aligned to pages, so that no load of packed quants crosses a line of the cache.
-///
-/// They are asked from the system in huge pages where it has them: weights are read from end to end for every token, and
-/// with small pages the processor spends a tenth of that time on looking up addresses.
-struct Plane(MmapMut);
-
-impl Plane {
-    fn new(bytes: usize) -> Result<Self> {
-        let map = MmapMut::map_anon(bytes)?;
-        #[cfg(target_os = "linux")]
-        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
-            log::debug!("no huge pages for {bytes} bytes of weights: {error}");
-        }
-        Ok(Plane(map))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
 /// The two planes of all panels.
 struct Packed {
-    quants: Plane,
-    scales: Plane,
+    quants: HugePages,
+    scales: HugePages,
 }
 
 impl Matrix {
@@ -186,8 +161,8 @@ impl Matrix {
 
     fn pack(&self, kernel: &dyn Kernel, pool: &Pool) -> Result<Packed> {
         let (quant_bytes, scale_bytes) = self.panel_bytes(kernel);
-        let quants = Plane::new(self.panels() * quant_bytes)?;
-        let mut packed = Packed { quants, scales: Plane::new(self.panels() * scale_bytes)? };
+        let quants = HugePages::new(self.panels() * quant_bytes)?;
+        let mut packed = Packed { quants, scales: HugePages::new(self.panels() * scale_bytes)? };
         let quants = packed.quants.bytes_mut().chunks_mut(quant_bytes.max(1));
         let scales = packed.scales.bytes_mut().chunks_mut(scale_bytes.max(1));
         pool.for_each(quants.zip(scales).enumerate(), |(panel, (quants, scales))| {

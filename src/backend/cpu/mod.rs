@@ -4,11 +4,14 @@
 //! [`executor`] runs the same programs fast: weights are packed for the vector unit ([`matrix`]), activations rounded
 //! once for all that they are multiplied with ([`activations`]), products and attention spread over the workers of a
 //! [`pool`], and keys and values read page by page ([`memory`]).
+//! [`bandwidth`] measures what all that is measured against.
 
 pub mod activations;
 mod attention;
+pub mod bandwidth;
 pub mod batch;
 pub mod executor;
+mod huge;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
