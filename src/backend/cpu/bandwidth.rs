@@ -45,12 +45,10 @@ impl Task for Sum<'_> {
     type Output = u64;
 
     #[inline(always)]
-    fn run<S: Isa>(self, s: S) -> u64 {
+    fn run<S: Isa>(self, _: S) -> u64 {
         let (low, high) = self.0.split_at(self.0.len() / 2);
         let mut sums = [0u64; 16];
         for (low, high) in low.as_chunks::<64>().0.iter().zip(high.as_chunks::<64>().0) {
-            s.prefetch_ahead(low);
-            s.prefetch_ahead(high);
             for (sum, word) in sums.iter_mut().zip(low.as_chunks().0.iter().chain(high.as_chunks().0)) {
                 *sum = sum.wrapping_add(u64::from_le_bytes(*word));
             }
