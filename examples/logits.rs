@@ -1,20 +1,20 @@
 //! Writes the logits of every position: the tool that compares kiln with anything else.
 //!
 //! ```text
-//! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--pool none|mean|cls|last]
+//! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--pool none|mean|cls|last] [--fast]
 //!        [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
 //! ```
 //!
 //! The output is raw little-endian f32, one row of the vocabulary's length for each token. No special token is added,
-//! and no softcap, bias or scale of the model is skipped. The model runs by the executable specification: weights are
-//! decoded exactly and multiplied in f32, which is slow: on one thread, however many it may have.
+//! and no softcap, bias or scale of the model is skipped. Weights are decoded exactly and multiplied in f32; with
+//! `--fast` they are multiplied as everywhere else, packed and with activations rounded to eight bits.
 
 mod common;
 
 use clap::{Parser, ValueEnum};
 use kiln::backend::cpu::batch::Batch;
+use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::memory::PageMemory;
-use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
@@ -47,6 +47,9 @@ struct Args {
     /// all positions.
     #[arg(long, value_enum, default_value_t = Pool::None)]
     pool: Pool,
+    /// Multiply as fast as chat does, with activations rounded to eight bits where weights are quantized.
+    #[arg(long)]
+    fast: bool,
     #[command(flatten)]
     flags: common::Flags,
 }
@@ -96,7 +99,10 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let found = format!("--pool {pool} for `{architecture}`, a decoder, which has logits and no vectors to pool");
         return Err(format!("{}: {found}; expected --pool none", args.model.display()).into());
     }
-    let model = Reference::new(file, program).map_err(in_model)?;
+    let mut how = ExecutorOptions::default();
+    how.threads = options.threads.unwrap_or(how.threads);
+    how.matrices.exact = !args.fast;
+    let model = Executor::new(file, program, how).map_err(in_model)?;
 
     let Ids(tokens) = &args.tokens;
     let format = match args.kv {
