@@ -71,13 +71,19 @@ fn print_statistics(statistics: &Statistics, finish: Option<Finish>) {
         Some(Finish::MaxTokens) => "as many tokens as asked for".into(),
         other => format!("{other:?}"),
     };
+    // A speed takes two tokens to tell.
+    let speed = match statistics.generated_tokens {
+        0 | 1 => String::new(),
+        _ => {
+            let (tokens, gigabytes) = (statistics.tokens_per_second(), statistics.gigabytes_per_second());
+            format!(" at {tokens:.1} tokens/s ({gigabytes:.1} GB/s)")
+        }
+    };
     eprintln!(
-        "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s ({:.1} GB/s), first after {:.0} ms: {why}",
+        "{} prompt tokens at {:.1} tokens/s, {} generated{speed}, first after {:.0} ms: {why}",
         statistics.prompt_tokens,
         statistics.prompt_tokens_per_second(),
         statistics.generated_tokens,
-        statistics.tokens_per_second(),
-        statistics.gigabytes_per_second(),
         statistics.first_token.as_secs_f64() * 1e3,
     );
 }
