@@ -211,30 +211,48 @@ pub fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     }
     let mut text = String::with_capacity(bytes.len() * 2);
     let mut rest = bytes;
-    while let Some((c, len_bytes)) = first_char(rest) {
-        text.push(c);
-        rest = &rest[len_bytes..];
+    // Where bytes are random nothing foretells the next one, so few questions are asked of each.
+    while let Some((&lead, tail)) = rest.split_first() {
+        rest = tail;
+        if lead.is_ascii() {
+            text.push(lead as char);
+        } else if lead >= 0xc0 && tail.first().is_some_and(|&byte| continues(byte)) {
+            let (c, len_bytes) = char_of(lead, tail);
+            text.push(c);
+            rest = &tail[len_bytes - 1..];
+        } else {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
     }
     Cow::Owned(text)
 }
 
 /// The first code point of `bytes`, and how many bytes it takes.
 fn first_char(bytes: &[u8]) -> Option<(char, usize)> {
-    let &lead = bytes.first()?;
-    let (len_bytes, lead_bits) = match lead {
-        0..=0x7f => return Some((lead as char, 1)),
-        0xc0..=0xdf => (2, 0x1f),
-        0xe0..=0xef => (3, 0x0f),
-        0xf0..=0xf7 => (4, 0x07),
-        _ => return Some((char::REPLACEMENT_CHARACTER, 1)),
+    bytes.split_first().map(|(&lead, tail)| char_of(lead, tail))
+}
+
+/// The code point that begins with `lead`, before `tail`, and how many bytes it takes.
+fn char_of(lead: u8, tail: &[u8]) -> (char, usize) {
+    let (tail_bytes, lead_bits) = match lead {
+        0..=0x7f => return (lead as char, 1),
+        0xc0..=0xdf => (1, 0x1f),
+        0xe0..=0xef => (2, 0x0f),
+        0xf0..=0xf7 => (3, 0x07),
+        _ => return (char::REPLACEMENT_CHARACTER, 1),
     };
-    match bytes.get(1..len_bytes) {
-        Some(tail) if tail.iter().all(|byte| byte & 0xc0 == 0x80) => {
+    match tail.get(..tail_bytes) {
+        Some(tail) if tail.iter().all(|&byte| continues(byte)) => {
             let cpt = tail.iter().fold((lead & lead_bits) as u32, |cpt, byte| cpt << 6 | (byte & 0x3f) as u32);
-            Some((char::from_u32(cpt).unwrap_or(char::REPLACEMENT_CHARACTER), len_bytes))
+            (char::from_u32(cpt).unwrap_or(char::REPLACEMENT_CHARACTER), 1 + tail_bytes)
         }
-        _ => Some((char::REPLACEMENT_CHARACTER, 1)),
+        _ => (char::REPLACEMENT_CHARACTER, 1),
     }
+}
+
+/// Whether a byte is one of those behind the first of a sequence.
+fn continues(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
 }
 
 /// How many bytes the character that `bytes` begin with claims to have, by its first byte alone; at most all of them.
