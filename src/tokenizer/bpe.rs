@@ -167,7 +167,11 @@ impl Bpe {
     }
 
     fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        self.family.splitter.split(text, &mut |word: &str| merger.encode(self, word.as_bytes(), ids));
+        let mut rest = text.as_bytes();
+        self.family.splitter.split(text, &mut |word: &str| {
+            merger.encode(self, rest, word.len(), ids);
+            rest = &rest[word.len()..];
+        });
     }
 
     /// The token that stands for exactly these bytes.
