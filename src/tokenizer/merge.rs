@@ -6,7 +6,7 @@
 //! Words are cut at [`Seams`] first, and short pieces, that is nearly all, are merged by scanning a small array of runs
 //! of equal symbols, so that a million spaces are one entry. Long pieces go through a queue with one bucket a rank.
 
-use super::interner::{mix, pack};
+use super::interner::{FREE, mix, pack, tag};
 use super::seams::Seams;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -227,22 +227,31 @@ impl Merger {
         2
     }
 
-    /// Merges the last symbol of run `i` with the first of the next. Returns how many runs may be new.
+    /// Merges the last symbol of run `i` with the first of the next. Returns how many runs are new or shorter.
     fn merge_across(&mut self, rules: &impl Rules, i: usize) -> usize {
         let (left, right) = (self.runs[i], self.runs[i + 1]);
         let merged = Run { symbol: rules.merged(left.outer), bytes: left.bytes + right.bytes, count: 1, ..left };
         self.runs[i].count -= 1;
         self.runs[i + 1].count -= 1;
         match (left.count > 1, right.count > 1) {
-            (true, true) => self.runs.insert(i + 1, merged),
-            (true, false) => self.runs[i + 1] = merged,
-            (false, true) => self.runs[i] = merged,
+            (true, true) => {
+                self.runs.insert(i + 1, merged);
+                3
+            }
+            (true, false) => {
+                self.runs[i + 1] = merged;
+                2
+            }
+            (false, true) => {
+                self.runs[i] = merged;
+                2
+            }
             (false, false) => {
                 self.runs[i] = merged;
                 self.runs.remove(i + 1);
+                1
             }
         }
-        3
     }
 }
 
@@ -463,6 +472,8 @@ const CACHED_BYTES: usize = 16;
 /// The ids of pieces seen lately. One entry a hash: a newer piece evicts an older one.
 #[derive(Default)]
 struct PieceCache {
+    /// As in [`Interner`](super::interner::Interner): these bytes alone tell of most new pieces that they are new.
+    tags: Vec<u8>,
     entries: Vec<Entry>,
 }
 
@@ -478,12 +489,12 @@ struct Entry {
 impl PieceCache {
     fn new() -> Self {
         let free = Entry { packed: (0, 0), piece_bytes: 0, id_count: 0, ids: [0; CACHED_IDS] };
-        PieceCache { entries: vec![free; CACHED_PIECES] }
+        PieceCache { tags: vec![FREE; CACHED_PIECES], entries: vec![free; CACHED_PIECES] }
     }
 
-    /// The key and the place of the piece that is the first `piece_bytes` of `text`.
+    /// The key, the tag and the place of the piece that is the first `piece_bytes` of `text`.
     #[inline]
-    fn slot(&self, text: &[u8], piece_bytes: usize) -> Option<((u64, u64), usize)> {
+    fn slot(&self, text: &[u8], piece_bytes: usize) -> Option<((u64, u64), u8, usize)> {
         let masks = MASKS.get(piece_bytes).filter(|_| !self.entries.is_empty())?;
         let (low, high) = match text.first_chunk::<CACHED_BYTES>() {
             // Pieces of all lengths are loaded alike: no question is asked whose answer the processor cannot foresee.
@@ -492,12 +503,15 @@ impl PieceCache {
         };
         let packed = (low & masks.0, high & masks.1);
         let hash = mix(packed.0 ^ piece_bytes as u64, packed.1);
-        Some((packed, hash as usize & (CACHED_PIECES - 1)))
+        Some((packed, tag(hash), hash as usize & (CACHED_PIECES - 1)))
     }
 
     #[inline]
     fn recall(&self, text: &[u8], piece_bytes: usize, ids: &mut Vec<u32>) -> bool {
-        let Some((packed, slot)) = self.slot(text, piece_bytes) else { return false };
+        let Some((packed, tag, slot)) = self.slot(text, piece_bytes) else { return false };
+        if self.tags[slot] != tag {
+            return false;
+        }
         let entry = &self.entries[slot];
         let known = entry.packed == packed && usize::from(entry.piece_bytes) == piece_bytes;
         if known {
@@ -510,10 +524,11 @@ impl PieceCache {
     }
 
     fn remember(&mut self, piece: &[u8], ids: &[u32]) {
-        let Some((packed, slot)) = self.slot(piece, piece.len()) else { return };
+        let Some((packed, tag, slot)) = self.slot(piece, piece.len()) else { return };
         if ids.len() <= CACHED_IDS {
             let mut kept = [0; CACHED_IDS];
             kept[..ids.len()].copy_from_slice(ids);
+            self.tags[slot] = tag;
             self.entries[slot] = Entry { packed, piece_bytes: piece.len() as u8, id_count: ids.len() as u8, ids: kept };
         }
     }
