@@ -216,7 +216,7 @@ pub fn to_text(bytes: &[u8]) -> Cow<'_, str> {
         rest = tail;
         if lead.is_ascii() {
             text.push(lead as char);
-        } else if lead >= 0xc0 && tail.first().is_some_and(|&byte| continues(byte)) {
+        } else if begins_sequence(lead, tail) {
             let (c, len_bytes) = char_of(lead, tail);
             text.push(c);
             rest = &tail[len_bytes - 1..];
@@ -248,6 +248,11 @@ fn char_of(lead: u8, tail: &[u8]) -> (char, usize) {
         }
         _ => (char::REPLACEMENT_CHARACTER, 1),
     }
+}
+
+/// Whether `lead` and the byte after it look like the beginning of a longer sequence: one question about both.
+fn begins_sequence(lead: u8, tail: &[u8]) -> bool {
+    u16::from_be_bytes([lead, tail.first().copied().unwrap_or(0)]) & 0xc0c0 == 0xc080
 }
 
 /// Whether a byte is one of those behind the first of a sequence.

@@ -97,6 +97,15 @@ fn char_at(text: &str, pos: usize) -> Option<char> {
     text.get(pos..)?.chars().next()
 }
 
+/// What stands for each byte that was not UTF-8: in such a text it is everywhere, so that it is known without decoding.
+const REPLACEMENT: (&[u8], Set) = ("\u{fffd}".as_bytes(), SYMBOL);
+
+/// Whether the character at `pos` is U+FFFD.
+#[inline]
+fn is_replacement(text: &str, pos: usize) -> bool {
+    text.as_bytes().get(pos..).is_some_and(|rest| rest.starts_with(REPLACEMENT.0))
+}
+
 /// A text, read by kind. Positions are byte offsets of characters, or the end.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'a>(pub &'a str);
@@ -115,6 +124,7 @@ impl<'a> Text<'a> {
         match self.0.as_bytes().get(pos) {
             Some(&byte) => match ASCII.get(byte as usize) {
                 Some(&kind) => (kind, 1),
+                None if is_replacement(self.0, pos) => (REPLACEMENT.1, REPLACEMENT.0.len()),
                 None => char_at(self.0, pos).map_or((0, 0), |c| (kind(c), c.len_utf8())),
             },
             None => (0, 0),
@@ -140,6 +150,8 @@ impl<'a> Text<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chars {
     ascii: [bool; 128],
+    /// Whether U+FFFD is in the class.
+    replacement: bool,
     kinds: Set,
     ranges: &'static [(char, char)],
     negated: bool,
@@ -154,8 +166,10 @@ impl Chars {
             ascii[byte] = ASCII[byte] & kinds != 0;
             byte += 1;
         }
+        let mut replacement = REPLACEMENT.1 & kinds != 0;
         let mut i = 0;
         while i < ranges.len() {
+            replacement |= ranges[i].0 <= char::REPLACEMENT_CHARACTER && char::REPLACEMENT_CHARACTER <= ranges[i].1;
             let mut cpt = ranges[i].0 as usize;
             while cpt <= ranges[i].1 as usize && cpt < 128 {
                 ascii[cpt] = true;
@@ -163,7 +177,7 @@ impl Chars {
             }
             i += 1;
         }
-        Chars { ascii, kinds, ranges, negated: false }
+        Chars { ascii, replacement, kinds, ranges, negated: false }
     }
 
     /// All other characters.
@@ -173,6 +187,7 @@ impl Chars {
             self.ascii[byte] = !self.ascii[byte];
             byte += 1;
         }
+        self.replacement = !self.replacement;
         self.negated = !self.negated;
         self
     }
@@ -197,21 +212,33 @@ impl Chars {
         {
             #[cfg(test)]
             looks::count();
-            let len_bytes = match self.ascii.get(byte as usize) {
+            end += match self.ascii.get(byte as usize) {
                 Some(&ascii) if ascii == member => 1,
                 Some(_) => break,
-                None => match char_at(text, end) {
-                    Some(c) if known == Some(c) || self.contains(c) == member => {
-                        known = Some(c);
-                        c.len_utf8()
-                    }
-                    _ => break,
+                None => match self.past_ascii(text, end, member, &mut known) {
+                    0 => break,
+                    len_bytes => len_bytes,
                 },
             };
-            end += len_bytes;
             count += 1;
         }
         (end, count)
+    }
+
+    /// The length of the character at `pos`, which is past ASCII; zero if it is on the wrong side. Never inlined, so that
+    /// the loop over ASCII stays small.
+    #[inline(never)]
+    fn past_ascii(&self, text: &str, pos: usize, member: bool, known: &mut Option<char>) -> usize {
+        if is_replacement(text, pos) {
+            return if self.replacement == member { REPLACEMENT.0.len() } else { 0 };
+        }
+        match char_at(text, pos) {
+            Some(c) if *known == Some(c) || self.contains(c) == member => {
+                *known = Some(c);
+                c.len_utf8()
+            }
+            _ => 0,
+        }
     }
 }
 
