@@ -152,6 +152,8 @@ pub(super) struct Chars {
     ascii: [bool; 128],
     /// Whether U+FFFD is in the class.
     replacement: bool,
+    /// Whether any character past ASCII is.
+    wide: bool,
     kinds: Set,
     ranges: &'static [(char, char)],
     negated: bool,
@@ -167,8 +169,10 @@ impl Chars {
             byte += 1;
         }
         let mut replacement = REPLACEMENT.1 & kinds != 0;
+        let mut wide = kinds & !(LOWER | UPPER | SPACE | BREAK) != 0;
         let mut i = 0;
         while i < ranges.len() {
+            wide |= !ranges[i].1.is_ascii();
             replacement |= ranges[i].0 <= char::REPLACEMENT_CHARACTER && char::REPLACEMENT_CHARACTER <= ranges[i].1;
             let mut cpt = ranges[i].0 as usize;
             while cpt <= ranges[i].1 as usize && cpt < 128 {
@@ -177,7 +181,7 @@ impl Chars {
             }
             i += 1;
         }
-        Chars { ascii, replacement, kinds, ranges, negated: false }
+        Chars { ascii, replacement, wide, kinds, ranges, negated: false }
     }
 
     /// All other characters.
@@ -188,6 +192,7 @@ impl Chars {
             byte += 1;
         }
         self.replacement = !self.replacement;
+        self.wide = true;
         self.negated = !self.negated;
         self
     }
@@ -201,10 +206,30 @@ impl Chars {
         kind & WHITE == 0 && (kind & self.kinds != 0 || ranged()) != self.negated
     }
 
-    /// Where the characters from `pos` on stop being in the class (or, with `member` false, out of it), after `max` at
-    /// the latest; and how many they are.
+    /// Where the first character of the class from `pos` on is, or the end.
     #[inline]
-    pub(super) fn run(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
+    pub(super) fn find(&self, text: &str, pos: usize) -> usize {
+        if self.wide {
+            return self.side(text, pos, false, usize::MAX).0;
+        }
+        let is_member = |&byte: &u8| {
+            #[cfg(test)]
+            looks::count();
+            self.ascii.get(byte as usize) == Some(&true)
+        };
+        let rest = text.as_bytes().get(pos..).unwrap_or_default();
+        pos + rest.iter().position(is_member).unwrap_or(rest.len())
+    }
+
+    /// Where the characters of the class that start at `pos` end, after `max` at the latest; and how many they are.
+    #[inline]
+    pub(super) fn run(&self, text: &str, pos: usize, max: usize) -> (usize, usize) {
+        self.side(text, pos, true, max)
+    }
+
+    /// The same for what is in the class or, with `member` false, for what is not.
+    #[inline]
+    fn side(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
         let (mut end, mut count) = (pos, 0);
         let mut known = None; // the last character past ASCII that was found to be on the wanted side
         while count < max

@@ -16,8 +16,8 @@ impl Runs {
     pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
         let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
         loop {
-            (pos, _) = self.of.run(text, pos, false, usize::MAX);
-            let (end, count) = self.of.run(text, pos, true, self.max);
+            pos = self.of.find(text, pos);
+            let (end, count) = self.of.run(text, pos, self.max);
             if count == 0 {
                 break;
             }
@@ -58,8 +58,8 @@ impl Thirds {
     pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
         let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
         loop {
-            (pos, _) = self.of.run(text, pos, false, usize::MAX);
-            let (end, count) = self.of.run(text, pos, true, usize::MAX);
+            pos = self.of.find(text, pos);
+            let (end, count) = self.of.run(text, pos, usize::MAX);
             if count == 0 {
                 break;
             }
