@@ -149,7 +149,8 @@ impl<'a> Text<'a> {
 /// White space past ASCII is in no class, whatever the ranges say: the reference turns it into a vertical tab first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chars {
-    ascii: [bool; 128],
+    /// By the first byte of a character.
+    sides: [Side; 256],
     /// Whether U+FFFD is in the class.
     replacement: bool,
     /// Whether any character past ASCII is.
@@ -162,10 +163,10 @@ pub(super) struct Chars {
 impl Chars {
     /// Characters of these kinds, or in these ranges, which ascend.
     pub(super) const fn new(kinds: Set, ranges: &'static [(char, char)]) -> Self {
-        let mut ascii = [false; 128];
+        let mut sides = [Side::Open; 256];
         let mut byte = 0;
         while byte < 128 {
-            ascii[byte] = ASCII[byte] & kinds != 0;
+            sides[byte] = if ASCII[byte] & kinds != 0 { Side::In } else { Side::Out };
             byte += 1;
         }
         let mut replacement = REPLACEMENT.1 & kinds != 0;
@@ -176,19 +177,19 @@ impl Chars {
             replacement |= ranges[i].0 <= char::REPLACEMENT_CHARACTER && char::REPLACEMENT_CHARACTER <= ranges[i].1;
             let mut cpt = ranges[i].0 as usize;
             while cpt <= ranges[i].1 as usize && cpt < 128 {
-                ascii[cpt] = true;
+                sides[cpt] = Side::In;
                 cpt += 1;
             }
             i += 1;
         }
-        Chars { ascii, replacement, wide, kinds, ranges, negated: false }
+        Chars { sides, replacement, wide, kinds, ranges, negated: false }
     }
 
     /// All other characters.
     pub(super) const fn not(mut self) -> Self {
         let mut byte = 0;
         while byte < 128 {
-            self.ascii[byte] = !self.ascii[byte];
+            self.sides[byte] = if matches!(self.sides[byte], Side::In) { Side::Out } else { Side::In };
             byte += 1;
         }
         self.replacement = !self.replacement;
@@ -215,7 +216,7 @@ impl Chars {
         let is_member = |&byte: &u8| {
             #[cfg(test)]
             looks::count();
-            self.ascii.get(byte as usize) == Some(&true)
+            self.sides[usize::from(byte)] == Side::In
         };
         let rest = text.as_bytes().get(pos..).unwrap_or_default();
         pos + rest.iter().position(is_member).unwrap_or(rest.len())
@@ -230,20 +231,22 @@ impl Chars {
     /// The same for what is in the class or, with `member` false, for what is not.
     #[inline]
     fn side(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
+        let bytes = text.as_bytes();
+        let wanted = if member { Side::In } else { Side::Out };
         let (mut end, mut count) = (pos, 0);
         let mut known = None; // the last character past ASCII that was found to be on the wanted side
         while count < max
-            && let Some(&byte) = text.as_bytes().get(end)
+            && let Some(&byte) = bytes.get(end)
         {
             #[cfg(test)]
             looks::count();
-            end += match self.ascii.get(byte as usize) {
-                Some(&ascii) if ascii == member => 1,
-                Some(_) => break,
-                None => match self.past_ascii(text, end, member, &mut known) {
+            end += match self.sides[usize::from(byte)] {
+                side if side == wanted => 1,
+                Side::Open => match self.past_ascii(text, end, member, &mut known) {
                     0 => break,
                     len_bytes => len_bytes,
                 },
+                _ => break,
             };
             count += 1;
         }
@@ -265,6 +268,15 @@ impl Chars {
             _ => 0,
         }
     }
+}
+
+/// What a first byte says of its character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    In,
+    Out,
+    /// It is past ASCII: the byte alone does not tell.
+    Open,
 }
 
 /// How often a character was looked at, so that tests can hold the work to the length of the text.
