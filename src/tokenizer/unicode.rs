@@ -206,25 +206,45 @@ pub fn decode(bytes: &[u8]) -> impl Iterator<Item = char> {
 
 /// `bytes` as text, by the rules of [`decode`]; borrowed where they already are UTF-8.
 pub fn to_text(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return Cow::Borrowed(text);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(String::from_utf8_lossy(&repair(bytes)).into_owned()),
     }
-    let mut text = String::with_capacity(bytes.len() * 2);
-    let mut rest = bytes;
-    // Where bytes are random nothing foretells the next one, so few questions are asked of each.
-    while let Some((&lead, tail)) = rest.split_first() {
-        rest = tail;
-        if lead.is_ascii() {
-            text.push(lead as char);
-        } else if begins_sequence(lead, tail) {
+}
+
+/// The bytes of [`to_text`]: well-formed UTF-8.
+pub(super) fn repaired(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Cow::Borrowed(bytes),
+        Err(_) => Cow::Owned(repair(bytes)),
+    }
+}
+
+/// Where bytes are random nothing foretells the next one. So the common cases, ASCII and what is replaced, are told
+/// apart by arithmetic: the same four bytes are written for both, of which one or three count.
+fn repair(bytes: &[u8]) -> Vec<u8> {
+    const REPLACEMENT: u32 = u32::from_le_bytes([0xef, 0xbf, 0xbd, 0]);
+    const SLACK_BYTES: usize = 4;
+    // No code point takes more than three times the bytes that it is read from.
+    let mut text = vec![0; 3 * bytes.len() + SLACK_BYTES];
+    let (mut rest, mut end) = (bytes, 0);
+    while let Some((&lead, tail)) = rest.split_first()
+        && let Some(place) = text.get_mut(end..).and_then(|text| text.first_chunk_mut::<SLACK_BYTES>())
+    {
+        if begins_sequence(lead, tail) {
             let (c, len_bytes) = char_of(lead, tail);
-            text.push(c);
-            rest = &tail[len_bytes - 1..];
-        } else {
-            text.push(char::REPLACEMENT_CHARACTER);
+            end += c.encode_utf8(place).len();
+            rest = &rest[len_bytes..];
+            continue;
         }
+        let is_replaced = lead >> 7;
+        let replaced = u32::from(is_replaced) * REPLACEMENT;
+        *place = (replaced | u32::from(lead) * u32::from(1 - is_replaced)).to_le_bytes();
+        end += 1 + 2 * usize::from(is_replaced);
+        rest = tail;
     }
-    Cow::Owned(text)
+    text.truncate(end);
+    text
 }
 
 /// The first code point of `bytes`, and how many bytes it takes.
@@ -345,6 +365,7 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(decode(bytes).collect::<String>(), text, "{bytes:x?}");
             assert_eq!(to_text(bytes), text, "{bytes:x?}");
+            assert_eq!(repaired(bytes), text.as_bytes(), "{bytes:x?}");
         }
     }
 

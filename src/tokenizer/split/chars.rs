@@ -92,9 +92,26 @@ pub(super) fn kind(c: char) -> Set {
     }
 }
 
-/// The character at `pos`, for what is not ASCII.
-fn char_at(text: &str, pos: usize) -> Option<char> {
-    text.get(pos..)?.chars().next()
+/// The character at `pos` of well-formed UTF-8, for what is not ASCII.
+fn char_at(text: &[u8], pos: usize) -> Option<char> {
+    let &lead = text.get(pos)?;
+    let bits = |i: usize| u32::from(text.get(pos + i).copied().unwrap_or_default() & 0x3f);
+    let lead_bits = |mask: u8| u32::from(lead & mask);
+    char::from_u32(match lead {
+        0..0x80 => u32::from(lead),
+        0x80..0xe0 => lead_bits(0x1f) << 6 | bits(1),
+        0xe0..0xf0 => lead_bits(0x0f) << 12 | bits(1) << 6 | bits(2),
+        0xf0.. => lead_bits(0x07) << 18 | bits(1) << 12 | bits(2) << 6 | bits(3),
+    })
+}
+
+/// Kind and place of the last character before `pos`; no kind at the start.
+pub(super) fn before(text: &[u8], pos: usize) -> (Set, usize) {
+    let is_start = |&at: &usize| text.get(at).is_some_and(|byte| byte & 0xc0 != 0x80);
+    match (0..pos).rev().find(is_start) {
+        Some(at) => (Text(text).at(at).0, at),
+        None => (0, pos),
+    }
 }
 
 /// What stands for each byte that was not UTF-8: in such a text it is everywhere, so that it is known without decoding.
@@ -102,18 +119,18 @@ const REPLACEMENT: (&[u8], Set) = ("\u{fffd}".as_bytes(), SYMBOL);
 
 /// Whether the character at `pos` is U+FFFD.
 #[inline]
-fn is_replacement(text: &str, pos: usize) -> bool {
-    text.as_bytes().get(pos..).is_some_and(|rest| rest.starts_with(REPLACEMENT.0))
+fn is_replacement(text: &[u8], pos: usize) -> bool {
+    text.get(pos..).is_some_and(|rest| rest.starts_with(REPLACEMENT.0))
 }
 
-/// A text, read by kind. Positions are byte offsets of characters, or the end.
+/// A text, which is well-formed UTF-8, read by kind. Positions are byte offsets of characters, or the end.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a>(pub &'a str);
+pub(super) struct Text<'a>(pub &'a [u8]);
 
 impl<'a> Text<'a> {
     /// The byte at `pos`; zero at the end.
     pub(super) fn byte(self, pos: usize) -> u8 {
-        self.0.as_bytes().get(pos).copied().unwrap_or(0)
+        self.0.get(pos).copied().unwrap_or(0)
     }
 
     /// Kind and length in bytes of the character at `pos`; no kind and no length at the end.
@@ -121,7 +138,7 @@ impl<'a> Text<'a> {
     pub(super) fn at(self, pos: usize) -> (Set, usize) {
         #[cfg(test)]
         looks::count();
-        match self.0.as_bytes().get(pos) {
+        match self.0.get(pos) {
             Some(&byte) => match ASCII.get(byte as usize) {
                 Some(&kind) => (kind, 1),
                 None if is_replacement(self.0, pos) => (REPLACEMENT.1, REPLACEMENT.0.len()),
@@ -209,7 +226,7 @@ impl Chars {
 
     /// Where the first character of the class from `pos` on is, or the end.
     #[inline]
-    pub(super) fn find(&self, text: &str, pos: usize) -> usize {
+    pub(super) fn find(&self, text: &[u8], pos: usize) -> usize {
         if self.wide {
             return self.side(text, pos, false, usize::MAX).0;
         }
@@ -218,25 +235,24 @@ impl Chars {
             looks::count();
             self.sides[usize::from(byte)] == Side::In
         };
-        let rest = text.as_bytes().get(pos..).unwrap_or_default();
+        let rest = text.get(pos..).unwrap_or_default();
         pos + rest.iter().position(is_member).unwrap_or(rest.len())
     }
 
     /// Where the characters of the class that start at `pos` end, after `max` at the latest; and how many they are.
     #[inline]
-    pub(super) fn run(&self, text: &str, pos: usize, max: usize) -> (usize, usize) {
+    pub(super) fn run(&self, text: &[u8], pos: usize, max: usize) -> (usize, usize) {
         self.side(text, pos, true, max)
     }
 
     /// The same for what is in the class or, with `member` false, for what is not.
     #[inline]
-    fn side(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
-        let bytes = text.as_bytes();
+    fn side(&self, text: &[u8], pos: usize, member: bool, max: usize) -> (usize, usize) {
         let wanted = if member { Side::In } else { Side::Out };
         let (mut end, mut count) = (pos, 0);
         let mut known = None; // the last character past ASCII that was found to be on the wanted side
         while count < max
-            && let Some(&byte) = bytes.get(end)
+            && let Some(&byte) = text.get(end)
         {
             #[cfg(test)]
             looks::count();
@@ -256,7 +272,7 @@ impl Chars {
     /// The length of the character at `pos`, which is past ASCII; zero if it is on the wrong side. Never inlined, so that
     /// the loop over ASCII stays small.
     #[inline(never)]
-    fn past_ascii(&self, text: &str, pos: usize, member: bool, known: &mut Option<char>) -> usize {
+    fn past_ascii(&self, text: &[u8], pos: usize, member: bool, known: &mut Option<char>) -> usize {
         if is_replacement(text, pos) {
             return if self.replacement == member { REPLACEMENT.0.len() } else { 0 };
         }
