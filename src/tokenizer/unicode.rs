@@ -224,26 +224,28 @@ pub(super) fn repaired(bytes: &[u8]) -> Cow<'_, [u8]> {
 /// apart by arithmetic: the same four bytes are written for both, of which one or three count.
 fn repair(bytes: &[u8]) -> Vec<u8> {
     const REPLACEMENT: u32 = u32::from_le_bytes([0xef, 0xbf, 0xbd, 0]);
-    const SLACK_BYTES: usize = 4;
-    // No code point takes more than three times the bytes that it is read from.
-    let mut text = vec![0; 3 * bytes.len() + SLACK_BYTES];
-    let (mut rest, mut end) = (bytes, 0);
-    while let Some((&lead, tail)) = rest.split_first()
-        && let Some(place) = text.get_mut(end..).and_then(|text| text.first_chunk_mut::<SLACK_BYTES>())
-    {
-        if begins_sequence(lead, tail) {
-            let (c, len_bytes) = char_of(lead, tail);
-            end += c.encode_utf8(place).len();
-            rest = &rest[len_bytes..];
-            continue;
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    let mut block = [0; 4096];
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let mut end = 0;
+        while let Some((&lead, tail)) = rest.split_first()
+            && let Some(place) = block.get_mut(end..).and_then(|free| free.first_chunk_mut::<4>())
+        {
+            if begins_sequence(lead, tail) {
+                let (c, len_bytes) = char_of(lead, tail);
+                end += c.encode_utf8(place).len();
+                rest = &rest[len_bytes..];
+                continue;
+            }
+            let is_replaced = lead >> 7;
+            let either = u32::from(is_replaced) * REPLACEMENT | u32::from(1 - is_replaced) * u32::from(lead);
+            *place = either.to_le_bytes();
+            end += 1 + 2 * usize::from(is_replaced);
+            rest = tail;
         }
-        let is_replaced = lead >> 7;
-        let replaced = u32::from(is_replaced) * REPLACEMENT;
-        *place = (replaced | u32::from(lead) * u32::from(1 - is_replaced)).to_le_bytes();
-        end += 1 + 2 * usize::from(is_replaced);
-        rest = tail;
+        text.extend_from_slice(&block[..end]);
     }
-    text.truncate(end);
     text
 }
 
