@@ -145,29 +145,38 @@ impl Bpe {
     }
 
     /// Appends the ids of a text without special tokens.
-    pub(super) fn encode(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+    pub(super) fn encode(&self, text: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
+        let text = unicode::repaired(text);
         let spaced;
-        let text = if self.family.escape_whitespace && text.contains('\u{2581}') {
-            spaced = text.replace('\u{2581}', " ");
+        let text = if self.family.escape_whitespace {
+            spaced = marks_to_spaces(&text);
             &spaced
         } else {
-            text
+            &text
         };
         let Whitespace::Dropped { lowercase } = self.whitespace else {
             return self.encode_words(text, merger, ids);
         };
         // A space that stands for a mark is none.
         let separates = |c| unicode::is_whitespace(c) && !(c == ' ' && self.family.escape_whitespace);
-        for segment in text.split(separates).filter(|segment| !segment.is_empty()) {
+        for segment in unicode::to_text(text).split(separates).filter(|segment| !segment.is_empty()) {
             match lowercase {
-                true => self.encode_words(&segment.chars().map(unicode::to_lower).collect::<String>(), merger, ids),
-                false => self.encode_words(segment, merger, ids),
+                true => {
+                    let small = segment.chars().map(unicode::to_lower).collect::<String>();
+                    self.encode_words(small.as_bytes(), merger, ids);
+                }
+                false => self.encode_words(segment.as_bytes(), merger, ids),
             }
         }
     }
 
-    fn encode_words(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
-        self.family.splitter.split(text, &mut |word: &str| merger.encode(self, word.as_bytes(), ids));
+    /// The same for well-formed UTF-8 of which nothing else is to be changed.
+    fn encode_words(&self, text: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
+        let mut rest = text;
+        self.family.splitter.split_utf8(text, &mut |word: &[u8]| {
+            merger.encode(self, rest, word.len(), ids);
+            rest = &rest[word.len()..];
+        });
     }
 
     /// The token that stands for exactly these bytes.

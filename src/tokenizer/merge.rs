@@ -6,7 +6,7 @@
 //! Words are cut at [`Seams`] first, and short pieces, that is nearly all, are merged by scanning a small array of runs
 //! of equal symbols, so that a million spaces are one entry. Long pieces go through a queue with one bucket a rank.
 
-use super::interner::{mix, pack};
+use super::interner::{FREE, mix, pack, tag};
 use super::seams::Seams;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -70,38 +70,41 @@ impl Merger {
         merger
     }
 
-    /// Appends the ids of one word, which may be a whole text. Equal words give equal ids, so recent ones are remembered.
+    /// Appends the ids of the word that is the first `word_bytes` of `text`; it may be a whole text, or empty. Equal words
+    /// give equal ids, so recent ones are remembered.
     #[inline]
-    pub(super) fn encode(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
-        match word {
-            // One byte has nothing to merge with, and is a token whether or not words are taken whole.
-            [_] => rules.emit(rules.first_symbol(word).0, word, ids),
-            _ if self.pieces.recall(word, ids) => {}
-            _ => self.encode_new(rules, word, ids),
+    pub(super) fn encode(&mut self, rules: &impl Rules, text: &[u8], word_bytes: usize, ids: &mut Vec<u32>) {
+        if !self.pieces.recall(text, word_bytes, ids) {
+            self.encode_new(rules, text, word_bytes, ids);
         }
     }
 
-    fn encode_new(&mut self, rules: &impl Rules, word: &[u8], ids: &mut Vec<u32>) {
-        let before = ids.len();
-        let mut rest = word;
-        while !rest.is_empty() {
-            let piece;
-            (piece, rest) = rest.split_at(rules.seams().first_piece_bytes(rest));
-            if let [_] = piece {
-                // One byte has nothing to merge with.
-                rules.emit(rules.first_symbol(piece).0, piece, ids);
-            } else if piece.len() == word.len() {
-                match rules.whole(word) {
-                    Some(id) => ids.push(id),
-                    None => self.merge(rules, word, ids),
-                }
-            } else if !self.pieces.recall(piece, ids) {
+    fn encode_new(&mut self, rules: &impl Rules, text: &[u8], word_bytes: usize, ids: &mut Vec<u32>) {
+        let (word, before) = (&text[..word_bytes], ids.len());
+        let mut start = 0;
+        while start < word_bytes {
+            let piece_bytes = rules.seams().first_piece_bytes(&word[start..]);
+            let piece = &word[start..start + piece_bytes];
+            if piece_bytes == word_bytes {
+                self.encode_piece(rules, rules.whole(word), piece, ids);
+            } else if !self.pieces.recall(&text[start..], piece_bytes, ids) {
                 let before = ids.len();
-                self.merge(rules, piece, ids);
+                self.encode_piece(rules, None, piece, ids);
                 self.pieces.remember(piece, &ids[before..]);
             }
+            start += piece_bytes;
         }
         self.pieces.remember(word, &ids[before..]);
+    }
+
+    /// Appends the ids of what has no seam; `whole` is the one it has as it is.
+    fn encode_piece(&mut self, rules: &impl Rules, whole: Option<u32>, piece: &[u8], ids: &mut Vec<u32>) {
+        match (piece, whole) {
+            // One byte has nothing to merge with, and is a token whether or not words are taken whole.
+            ([_], _) => rules.emit(rules.first_symbol(piece).0, piece, ids),
+            (_, Some(id)) => ids.push(id),
+            _ => self.merge(rules, piece, ids),
+        }
     }
 
     fn merge(&mut self, rules: &impl Rules, piece: &[u8], ids: &mut Vec<u32>) {
@@ -224,22 +227,31 @@ impl Merger {
         2
     }
 
-    /// Merges the last symbol of run `i` with the first of the next. Returns how many runs may be new.
+    /// Merges the last symbol of run `i` with the first of the next. Returns how many runs are new or shorter.
     fn merge_across(&mut self, rules: &impl Rules, i: usize) -> usize {
         let (left, right) = (self.runs[i], self.runs[i + 1]);
         let merged = Run { symbol: rules.merged(left.outer), bytes: left.bytes + right.bytes, count: 1, ..left };
         self.runs[i].count -= 1;
         self.runs[i + 1].count -= 1;
         match (left.count > 1, right.count > 1) {
-            (true, true) => self.runs.insert(i + 1, merged),
-            (true, false) => self.runs[i + 1] = merged,
-            (false, true) => self.runs[i] = merged,
+            (true, true) => {
+                self.runs.insert(i + 1, merged);
+                3
+            }
+            (true, false) => {
+                self.runs[i + 1] = merged;
+                2
+            }
+            (false, true) => {
+                self.runs[i] = merged;
+                2
+            }
             (false, false) => {
                 self.runs[i] = merged;
                 self.runs.remove(i + 1);
+                1
             }
         }
-        3
     }
 }
 
@@ -454,16 +466,20 @@ impl PairCache {
 }
 
 const CACHED_PIECES: usize = 1 << 15;
-const CACHED_IDS: usize = 5;
+const CACHED_IDS: usize = 3;
 const CACHED_BYTES: usize = 16;
 
 /// The ids of pieces seen lately. One entry a hash: a newer piece evicts an older one.
 #[derive(Default)]
 struct PieceCache {
+    /// As in [`Interner`](super::interner::Interner): these bytes alone tell of most new pieces that they are new.
+    tags: Vec<u8>,
     entries: Vec<Entry>,
 }
 
+/// Two of them make one line of the processor's caches, and none lies in two.
 #[derive(Clone, Copy)]
+#[repr(align(32))]
 struct Entry {
     /// The piece itself: its bytes, packed, and their number (0: nothing is remembered here).
     packed: (u64, u64),
@@ -475,37 +491,68 @@ struct Entry {
 impl PieceCache {
     fn new() -> Self {
         let free = Entry { packed: (0, 0), piece_bytes: 0, id_count: 0, ids: [0; CACHED_IDS] };
-        PieceCache { entries: vec![free; CACHED_PIECES] }
+        PieceCache { tags: vec![FREE; CACHED_PIECES], entries: vec![free; CACHED_PIECES] }
     }
 
-    fn slot(&self, piece: &[u8]) -> Option<((u64, u64), usize)> {
-        if self.entries.is_empty() || piece.is_empty() || piece.len() > CACHED_BYTES {
-            return None;
-        }
-        let packed = pack(piece);
-        let hash = mix(packed.0 ^ piece.len() as u64, packed.1);
-        Some((packed, hash as usize & (CACHED_PIECES - 1)))
+    /// The key, the tag and the place of the piece that is the first `piece_bytes` of `text`.
+    #[inline]
+    fn slot(&self, text: &[u8], piece_bytes: usize) -> Option<((u64, u64), u8, usize)> {
+        let masks = MASKS.get(piece_bytes).filter(|_| !self.entries.is_empty())?;
+        let (low, high) = match text.first_chunk::<CACHED_BYTES>() {
+            // Pieces of all lengths are loaded alike: no question is asked whose answer the processor cannot foresee.
+            Some(chunk) => pack(chunk),
+            None => pack(&padded(&text[..piece_bytes])),
+        };
+        let packed = (low & masks.0, high & masks.1);
+        let hash = mix(packed.0 ^ piece_bytes as u64, packed.1);
+        Some((packed, tag(hash), hash as usize & (CACHED_PIECES - 1)))
     }
 
     #[inline]
-    fn recall(&self, piece: &[u8], ids: &mut Vec<u32>) -> bool {
-        let Some((packed, slot)) = self.slot(piece) else { return false };
+    fn recall(&self, text: &[u8], piece_bytes: usize, ids: &mut Vec<u32>) -> bool {
+        let Some((packed, tag, slot)) = self.slot(text, piece_bytes) else { return false };
+        if self.tags[slot] != tag {
+            return false;
+        }
         let entry = &self.entries[slot];
-        let known = entry.packed == packed && usize::from(entry.piece_bytes) == piece.len();
+        let known = entry.packed == packed && usize::from(entry.piece_bytes) == piece_bytes;
         if known {
-            ids.extend_from_slice(&entry.ids[..usize::from(entry.id_count)]);
+            // As above: always all, then as many as there are.
+            let end = ids.len() + usize::from(entry.id_count);
+            ids.extend_from_slice(&entry.ids);
+            ids.truncate(end);
         }
         known
     }
 
     fn remember(&mut self, piece: &[u8], ids: &[u32]) {
-        let Some((packed, slot)) = self.slot(piece) else { return };
+        let Some((packed, tag, slot)) = self.slot(piece, piece.len()) else { return };
         if ids.len() <= CACHED_IDS {
             let mut kept = [0; CACHED_IDS];
             kept[..ids.len()].copy_from_slice(ids);
+            self.tags[slot] = tag;
             self.entries[slot] = Entry { packed, piece_bytes: piece.len() as u8, id_count: ids.len() as u8, ids: kept };
         }
     }
+}
+
+/// `MASKS[n]` keeps the first `n` of [`CACHED_BYTES`] bytes that [`pack`] has packed.
+const MASKS: [(u64, u64); CACHED_BYTES + 1] = {
+    let mut masks = [(0, 0); CACHED_BYTES + 1];
+    let mut bytes = 1;
+    while bytes <= CACHED_BYTES {
+        let mask = u128::MAX >> (8 * (CACHED_BYTES - bytes));
+        masks[bytes] = (mask as u64, (mask >> 64) as u64);
+        bytes += 1;
+    }
+    masks
+};
+
+/// A piece of at most [`CACHED_BYTES`] bytes with zeros behind it.
+fn padded(piece: &[u8]) -> [u8; CACHED_BYTES] {
+    let mut padded = [0; CACHED_BYTES];
+    padded[..piece.len()].copy_from_slice(piece);
+    padded
 }
 
 #[cfg(test)]
@@ -610,7 +657,7 @@ mod tests {
                 })
                 .collect();
             let mut ids = Vec::new();
-            merger.encode(toy, &piece, &mut ids);
+            merger.encode(toy, &piece, piece.len(), &mut ids);
             assert_eq!(ids, toy.naive(&piece), "{}", String::from_utf8_lossy(&piece));
             let mut queued = Vec::new();
             if !piece.is_empty() {
@@ -643,7 +690,8 @@ mod tests {
             toy.made.push((level, level + 1));
         }
         let mut ids = Vec::new();
-        Merger::default().encode(&toy, &vec![b'a'; (1 << 20) + 5], &mut ids);
+        let text = vec![b'a'; (1 << 20) + 5];
+        Merger::default().encode(&toy, &text, text.len(), &mut ids);
         let mut expected = vec![4; 1 << 16];
         expected.extend([2, 0]);
         assert_eq!(ids, expected);

@@ -228,7 +228,7 @@ impl Tokenizer {
                 let space_before = self.add_space_prefix && after_special;
                 spm.encode(text, space_before, unknown, merger, ids);
             }
-            Algorithm::Bpe(bpe) => bpe.encode(&unicode::to_text(text), merger, ids),
+            Algorithm::Bpe(bpe) => bpe.encode(text, merger, ids),
             Algorithm::WordPiece(wordpiece) => wordpiece.encode(text, unknown, ids),
             Algorithm::Unigram(unigram) => unigram.encode(&self.vocab, unknown, text, ids),
             Algorithm::Rwkv(rwkv) => rwkv.encode(text, unknown, ids),

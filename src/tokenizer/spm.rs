@@ -64,7 +64,7 @@ impl Spm {
         if space_before {
             text.to_mut().insert(0, b' ');
         }
-        merger.encode(&SpmRules { spm: self, unknown }, &text, ids);
+        merger.encode(&SpmRules { spm: self, unknown }, &text, text.len(), ids);
     }
 }
 

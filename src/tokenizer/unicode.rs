@@ -206,35 +206,80 @@ pub fn decode(bytes: &[u8]) -> impl Iterator<Item = char> {
 
 /// `bytes` as text, by the rules of [`decode`]; borrowed where they already are UTF-8.
 pub fn to_text(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return Cow::Borrowed(text);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(String::from_utf8_lossy(&repair(bytes)).into_owned()),
     }
-    let mut text = String::with_capacity(bytes.len() * 2);
+}
+
+/// The bytes of [`to_text`]: well-formed UTF-8.
+pub(super) fn repaired(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Cow::Borrowed(bytes),
+        Err(_) => Cow::Owned(repair(bytes)),
+    }
+}
+
+/// Where bytes are random nothing foretells the next one. So the common cases, ASCII and what is replaced, are told
+/// apart by arithmetic: the same four bytes are written for both, of which one or three count.
+fn repair(bytes: &[u8]) -> Vec<u8> {
+    const REPLACEMENT: u32 = u32::from_le_bytes([0xef, 0xbf, 0xbd, 0]);
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    let mut block = [0; 4096];
     let mut rest = bytes;
-    while let Some((c, len_bytes)) = first_char(rest) {
-        text.push(c);
-        rest = &rest[len_bytes..];
+    while !rest.is_empty() {
+        let mut end = 0;
+        while let Some((&lead, tail)) = rest.split_first()
+            && let Some(place) = block.get_mut(end..).and_then(|free| free.first_chunk_mut::<4>())
+        {
+            if begins_sequence(lead, tail) {
+                let (c, len_bytes) = char_of(lead, tail);
+                end += c.encode_utf8(place).len();
+                rest = &rest[len_bytes..];
+                continue;
+            }
+            let is_replaced = lead >> 7;
+            let either = u32::from(is_replaced) * REPLACEMENT | u32::from(1 - is_replaced) * u32::from(lead);
+            *place = either.to_le_bytes();
+            end += 1 + 2 * usize::from(is_replaced);
+            rest = tail;
+        }
+        text.extend_from_slice(&block[..end]);
     }
-    Cow::Owned(text)
+    text
 }
 
 /// The first code point of `bytes`, and how many bytes it takes.
 fn first_char(bytes: &[u8]) -> Option<(char, usize)> {
-    let &lead = bytes.first()?;
-    let (len_bytes, lead_bits) = match lead {
-        0..=0x7f => return Some((lead as char, 1)),
-        0xc0..=0xdf => (2, 0x1f),
-        0xe0..=0xef => (3, 0x0f),
-        0xf0..=0xf7 => (4, 0x07),
-        _ => return Some((char::REPLACEMENT_CHARACTER, 1)),
+    bytes.split_first().map(|(&lead, tail)| char_of(lead, tail))
+}
+
+/// The code point that begins with `lead`, before `tail`, and how many bytes it takes.
+fn char_of(lead: u8, tail: &[u8]) -> (char, usize) {
+    let (tail_bytes, lead_bits) = match lead {
+        0..=0x7f => return (lead as char, 1),
+        0xc0..=0xdf => (1, 0x1f),
+        0xe0..=0xef => (2, 0x0f),
+        0xf0..=0xf7 => (3, 0x07),
+        _ => return (char::REPLACEMENT_CHARACTER, 1),
     };
-    match bytes.get(1..len_bytes) {
-        Some(tail) if tail.iter().all(|byte| byte & 0xc0 == 0x80) => {
+    match tail.get(..tail_bytes) {
+        Some(tail) if tail.iter().all(|&byte| continues(byte)) => {
             let cpt = tail.iter().fold((lead & lead_bits) as u32, |cpt, byte| cpt << 6 | (byte & 0x3f) as u32);
-            Some((char::from_u32(cpt).unwrap_or(char::REPLACEMENT_CHARACTER), len_bytes))
+            (char::from_u32(cpt).unwrap_or(char::REPLACEMENT_CHARACTER), 1 + tail_bytes)
         }
-        _ => Some((char::REPLACEMENT_CHARACTER, 1)),
+        _ => (char::REPLACEMENT_CHARACTER, 1),
     }
+}
+
+/// Whether `lead` and the byte after it look like the beginning of a longer sequence: one question about both.
+fn begins_sequence(lead: u8, tail: &[u8]) -> bool {
+    u16::from_be_bytes([lead, tail.first().copied().unwrap_or(0)]) & 0xc0c0 == 0xc080
+}
+
+/// Whether a byte is one of those behind the first of a sequence.
+fn continues(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
 }
 
 /// How many bytes the character that `bytes` begin with claims to have, by its first byte alone; at most all of them.
@@ -322,6 +367,7 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(decode(bytes).collect::<String>(), text, "{bytes:x?}");
             assert_eq!(to_text(bytes), text, "{bytes:x?}");
+            assert_eq!(repaired(bytes), text.as_bytes(), "{bytes:x?}");
         }
     }
 

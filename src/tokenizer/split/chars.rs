@@ -92,19 +92,45 @@ pub(super) fn kind(c: char) -> Set {
     }
 }
 
-/// The character at `pos`, for what is not ASCII.
-fn char_at(text: &str, pos: usize) -> Option<char> {
-    text.get(pos..)?.chars().next()
+/// The character at `pos` of well-formed UTF-8, for what is not ASCII.
+fn char_at(text: &[u8], pos: usize) -> Option<char> {
+    let &lead = text.get(pos)?;
+    let bits = |i: usize| u32::from(text.get(pos + i).copied().unwrap_or_default() & 0x3f);
+    let lead_bits = |mask: u8| u32::from(lead & mask);
+    char::from_u32(match lead {
+        0..0x80 => u32::from(lead),
+        0x80..0xe0 => lead_bits(0x1f) << 6 | bits(1),
+        0xe0..0xf0 => lead_bits(0x0f) << 12 | bits(1) << 6 | bits(2),
+        0xf0.. => lead_bits(0x07) << 18 | bits(1) << 12 | bits(2) << 6 | bits(3),
+    })
 }
 
-/// A text, read by kind. Positions are byte offsets of characters, or the end.
+/// Kind and place of the last character before `pos`; no kind at the start.
+pub(super) fn before(text: &[u8], pos: usize) -> (Set, usize) {
+    let is_start = |&at: &usize| text.get(at).is_some_and(|byte| byte & 0xc0 != 0x80);
+    match (0..pos).rev().find(is_start) {
+        Some(at) => (Text(text).at(at).0, at),
+        None => (0, pos),
+    }
+}
+
+/// What stands for each byte that was not UTF-8: in such a text it is everywhere, so that it is known without decoding.
+const REPLACEMENT: (&[u8], Set) = ("\u{fffd}".as_bytes(), SYMBOL);
+
+/// Whether the character at `pos` is U+FFFD.
+#[inline]
+fn is_replacement(text: &[u8], pos: usize) -> bool {
+    text.get(pos..).is_some_and(|rest| rest.starts_with(REPLACEMENT.0))
+}
+
+/// A text, which is well-formed UTF-8, read by kind. Positions are byte offsets of characters, or the end.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a>(pub &'a str);
+pub(super) struct Text<'a>(pub &'a [u8]);
 
 impl<'a> Text<'a> {
     /// The byte at `pos`; zero at the end.
     pub(super) fn byte(self, pos: usize) -> u8 {
-        self.0.as_bytes().get(pos).copied().unwrap_or(0)
+        self.0.get(pos).copied().unwrap_or(0)
     }
 
     /// Kind and length in bytes of the character at `pos`; no kind and no length at the end.
@@ -112,9 +138,10 @@ impl<'a> Text<'a> {
     pub(super) fn at(self, pos: usize) -> (Set, usize) {
         #[cfg(test)]
         looks::count();
-        match self.0.as_bytes().get(pos) {
+        match self.0.get(pos) {
             Some(&byte) => match ASCII.get(byte as usize) {
                 Some(&kind) => (kind, 1),
+                None if is_replacement(self.0, pos) => (REPLACEMENT.1, REPLACEMENT.0.len()),
                 None => char_at(self.0, pos).map_or((0, 0), |c| (kind(c), c.len_utf8())),
             },
             None => (0, 0),
@@ -139,7 +166,12 @@ impl<'a> Text<'a> {
 /// White space past ASCII is in no class, whatever the ranges say: the reference turns it into a vertical tab first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chars {
-    ascii: [bool; 128],
+    /// By the first byte of a character.
+    sides: [Side; 256],
+    /// Whether U+FFFD is in the class.
+    replacement: bool,
+    /// Whether any character past ASCII is.
+    wide: bool,
     kinds: Set,
     ranges: &'static [(char, char)],
     negated: bool,
@@ -148,31 +180,37 @@ pub(super) struct Chars {
 impl Chars {
     /// Characters of these kinds, or in these ranges, which ascend.
     pub(super) const fn new(kinds: Set, ranges: &'static [(char, char)]) -> Self {
-        let mut ascii = [false; 128];
+        let mut sides = [Side::Open; 256];
         let mut byte = 0;
         while byte < 128 {
-            ascii[byte] = ASCII[byte] & kinds != 0;
+            sides[byte] = if ASCII[byte] & kinds != 0 { Side::In } else { Side::Out };
             byte += 1;
         }
+        let mut replacement = REPLACEMENT.1 & kinds != 0;
+        let mut wide = kinds & !(LOWER | UPPER | SPACE | BREAK) != 0;
         let mut i = 0;
         while i < ranges.len() {
+            wide |= !ranges[i].1.is_ascii();
+            replacement |= ranges[i].0 <= char::REPLACEMENT_CHARACTER && char::REPLACEMENT_CHARACTER <= ranges[i].1;
             let mut cpt = ranges[i].0 as usize;
             while cpt <= ranges[i].1 as usize && cpt < 128 {
-                ascii[cpt] = true;
+                sides[cpt] = Side::In;
                 cpt += 1;
             }
             i += 1;
         }
-        Chars { ascii, kinds, ranges, negated: false }
+        Chars { sides, replacement, wide, kinds, ranges, negated: false }
     }
 
     /// All other characters.
     pub(super) const fn not(mut self) -> Self {
         let mut byte = 0;
         while byte < 128 {
-            self.ascii[byte] = !self.ascii[byte];
+            self.sides[byte] = if matches!(self.sides[byte], Side::In) { Side::Out } else { Side::In };
             byte += 1;
         }
+        self.replacement = !self.replacement;
+        self.wide = true;
         self.negated = !self.negated;
         self
     }
@@ -186,33 +224,75 @@ impl Chars {
         kind & WHITE == 0 && (kind & self.kinds != 0 || ranged()) != self.negated
     }
 
-    /// Where the characters from `pos` on stop being in the class (or, with `member` false, out of it), after `max` at
-    /// the latest; and how many they are.
+    /// Where the first character of the class from `pos` on is, or the end.
     #[inline]
-    pub(super) fn run(&self, text: &str, pos: usize, member: bool, max: usize) -> (usize, usize) {
+    pub(super) fn find(&self, text: &[u8], pos: usize) -> usize {
+        if self.wide {
+            return self.side(text, pos, false, usize::MAX).0;
+        }
+        let is_member = |&byte: &u8| {
+            #[cfg(test)]
+            looks::count();
+            self.sides[usize::from(byte)] == Side::In
+        };
+        let rest = text.get(pos..).unwrap_or_default();
+        pos + rest.iter().position(is_member).unwrap_or(rest.len())
+    }
+
+    /// Where the characters of the class that start at `pos` end, after `max` at the latest; and how many they are.
+    #[inline]
+    pub(super) fn run(&self, text: &[u8], pos: usize, max: usize) -> (usize, usize) {
+        self.side(text, pos, true, max)
+    }
+
+    /// The same for what is in the class or, with `member` false, for what is not.
+    #[inline]
+    fn side(&self, text: &[u8], pos: usize, member: bool, max: usize) -> (usize, usize) {
+        let wanted = if member { Side::In } else { Side::Out };
         let (mut end, mut count) = (pos, 0);
         let mut known = None; // the last character past ASCII that was found to be on the wanted side
         while count < max
-            && let Some(&byte) = text.as_bytes().get(end)
+            && let Some(&byte) = text.get(end)
         {
             #[cfg(test)]
             looks::count();
-            let len_bytes = match self.ascii.get(byte as usize) {
-                Some(&ascii) if ascii == member => 1,
-                Some(_) => break,
-                None => match char_at(text, end) {
-                    Some(c) if known == Some(c) || self.contains(c) == member => {
-                        known = Some(c);
-                        c.len_utf8()
-                    }
-                    _ => break,
+            end += match self.sides[usize::from(byte)] {
+                side if side == wanted => 1,
+                Side::Open => match self.past_ascii(text, end, member, &mut known) {
+                    0 => break,
+                    len_bytes => len_bytes,
                 },
+                _ => break,
             };
-            end += len_bytes;
             count += 1;
         }
         (end, count)
     }
+
+    /// The length of the character at `pos`, which is past ASCII; zero if it is on the wrong side. Never inlined, so that
+    /// the loop over ASCII stays small.
+    #[inline(never)]
+    fn past_ascii(&self, text: &[u8], pos: usize, member: bool, known: &mut Option<char>) -> usize {
+        if is_replacement(text, pos) {
+            return if self.replacement == member { REPLACEMENT.0.len() } else { 0 };
+        }
+        match char_at(text, pos) {
+            Some(c) if *known == Some(c) || self.contains(c) == member => {
+                *known = Some(c);
+                c.len_utf8()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What a first byte says of its character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    In,
+    Out,
+    /// It is past ASCII: the byte alone does not tell.
+    Open,
 }
 
 /// How often a character was looked at, so that tests can hold the work to the length of the text.

@@ -53,12 +53,22 @@ impl Splitter {
 
     /// Calls `word` with each piece of `text`, in order.
     pub fn split<'a>(&self, text: &'a str, word: &mut dyn FnMut(&'a str)) {
+        let mut rest = text;
+        self.split_utf8(text.as_bytes(), &mut |piece| {
+            let (piece, after) = rest.split_at(piece.len());
+            rest = after;
+            word(piece);
+        });
+    }
+
+    /// The same for bytes that are well-formed UTF-8: nobody has to check that again.
+    pub(super) fn split_utf8<'a>(&self, text: &'a [u8], word: &mut dyn FnMut(&'a [u8])) {
         run(self.stages, text, word);
     }
 }
 
 /// Passes `text` through the stages, each piece of one on to the next; a single byte is as small as pieces get.
-fn run<'a>(stages: &[Stage], text: &'a str, word: &mut dyn FnMut(&'a str)) {
+fn run<'a>(stages: &[Stage], text: &'a [u8], word: &mut dyn FnMut(&'a [u8])) {
     match stages {
         [] => word(text),
         [last] => last.split(text, word),
@@ -70,7 +80,7 @@ fn run<'a>(stages: &[Stage], text: &'a str, word: &mut dyn FnMut(&'a str)) {
 }
 
 impl Stage {
-    fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
+    fn split<'a>(&self, text: &'a [u8], piece: &mut dyn FnMut(&'a [u8])) {
         match self {
             Stage::Words(words) => words.split(text, piece),
             Stage::Runs(runs) => runs.split(text, piece),

@@ -1,6 +1,7 @@
 //! The smaller ways of cutting, which stand before or after [`Words`](super::words::Words).
 
-use super::chars::{Chars, Set, WHITE, kind};
+use super::chars::{Chars, Set, WHITE, before};
+use crate::tokenizer::unicode::character_bytes;
 
 /// Cuts out runs of a class: `lead?[of]{min,max}`, each as long as it can be.
 #[derive(Debug, Clone, Copy)]
@@ -13,11 +14,11 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
+    pub(super) fn split<'a>(&self, text: &'a [u8], piece: &mut dyn FnMut(&'a [u8])) {
         let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
         loop {
-            (pos, _) = self.of.run(text, pos, false, usize::MAX);
-            let (end, count) = self.of.run(text, pos, true, self.max);
+            pos = self.of.find(text, pos);
+            let (end, count) = self.of.run(text, pos, self.max);
             if count == 0 {
                 break;
             }
@@ -37,12 +38,12 @@ impl Runs {
     }
 
     /// Where the run at `pos` starts when the character before it, not earlier than `start`, belongs to it.
-    fn with_lead(&self, text: &str, start: usize, pos: usize) -> usize {
-        if self.lead == 0 {
+    fn with_lead(&self, text: &[u8], start: usize, pos: usize) -> usize {
+        if self.lead == 0 || start == pos {
             return pos;
         }
-        let before = text[start..pos].chars().next_back();
-        before.filter(|&c| kind(c) & self.lead != 0).map_or(pos, |c| pos - c.len_utf8())
+        let (kind, at) = before(text, pos);
+        if kind & self.lead != 0 { at } else { pos }
     }
 }
 
@@ -55,20 +56,21 @@ pub(super) struct Thirds {
 }
 
 impl Thirds {
-    pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
+    pub(super) fn split<'a>(&self, text: &'a [u8], piece: &mut dyn FnMut(&'a [u8])) {
         let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of what is not looked at yet
         loop {
-            (pos, _) = self.of.run(text, pos, false, usize::MAX);
-            let (end, count) = self.of.run(text, pos, true, usize::MAX);
+            pos = self.of.find(text, pos);
+            let (end, count) = self.of.run(text, pos, usize::MAX);
             if count == 0 {
                 break;
             }
-            for (i, (offset, _)) in text[pos..end].char_indices().enumerate() {
-                let cut = pos + offset;
+            let mut cut = pos;
+            for i in 0..count {
                 if (count - i) % 3 == 0 && (i > 0 || !self.after) && start < cut {
                     piece(&text[start..cut]);
                     start = cut;
                 }
+                cut += character_bytes(&text[cut..]);
             }
             if self.after {
                 piece(&text[start..end]);
@@ -83,9 +85,15 @@ impl Thirds {
 }
 
 /// Cuts off the white space at the end.
-pub(super) fn split_trailing_white<'a>(text: &'a str, piece: &mut dyn FnMut(&'a str)) {
-    let body = text.trim_end_matches(|c| kind(c) & WHITE != 0);
-    for part in [body, &text[body.len()..]] {
+pub(super) fn split_trailing_white<'a>(text: &'a [u8], piece: &mut dyn FnMut(&'a [u8])) {
+    let mut end = text.len();
+    while let (kind, at) = before(text, end)
+        && kind & WHITE != 0
+    {
+        end = at;
+    }
+    let (body, white) = text.split_at(end);
+    for part in [body, white] {
         if !part.is_empty() {
             piece(part);
         }
@@ -93,9 +101,9 @@ pub(super) fn split_trailing_white<'a>(text: &'a str, piece: &mut dyn FnMut(&'a 
 }
 
 /// Cuts out what `match_len` recognises at a place: it answers with a length in bytes, or zero, and accepts only ASCII.
-pub(super) fn split_matches<'a>(text: &'a str, match_len: fn(&[u8]) -> usize, piece: &mut dyn FnMut(&'a str)) {
+pub(super) fn split_matches<'a>(text: &'a [u8], match_len: fn(&[u8]) -> usize, piece: &mut dyn FnMut(&'a [u8])) {
     let (mut start, mut pos) = (0, 0); // of what is not handed out yet; of the byte at hand
-    while let Some(rest) = text.as_bytes().get(pos..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = text.get(pos..).filter(|rest| !rest.is_empty()) {
         let len_bytes = match_len(rest);
         if len_bytes == 0 {
             pos += 1;

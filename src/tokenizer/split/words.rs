@@ -86,7 +86,7 @@ struct White {
 
 impl Words {
     /// Cuts `text` into pieces, in order; together they are `text`.
-    pub(super) fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
+    pub(super) fn split<'a>(&self, text: &'a [u8], piece: &mut dyn FnMut(&'a [u8])) {
         let mut white = White::default();
         let (mut start, mut pos) = (0, 0); // of what no alternative matched so far; of the character at hand
         while pos < text.len() {
