@@ -239,7 +239,7 @@ fn repair(bytes: &[u8]) -> Vec<u8> {
                 continue;
             }
             let is_replaced = lead >> 7;
-            let either = u32::from(is_replaced) * REPLACEMENT | u32::from(1 - is_replaced) * u32::from(lead);
+            let either = (u32::from(is_replaced) * REPLACEMENT) | (u32::from(1 - is_replaced) * u32::from(lead));
             *place = either.to_le_bytes();
             end += 1 + 2 * usize::from(is_replaced);
             rest = tail;
