@@ -107,6 +107,11 @@ fn char_at(text: &[u8], pos: usize) -> Option<char> {
 
 /// Kind and place of the last character before `pos`; no kind at the start.
 pub(super) fn before(text: &[u8], pos: usize) -> (Set, usize) {
+    if let Some(&byte) = text.get(..pos).and_then(<[u8]>::last)
+        && let Some(&kind) = ASCII.get(usize::from(byte))
+    {
+        return (kind, pos - 1);
+    }
     let is_start = |&at: &usize| text.get(at).is_some_and(|byte| byte & 0xc0 != 0x80);
     match (0..pos).rev().find(is_start) {
         Some(at) => (Text(text).at(at).0, at),
