@@ -2,7 +2,7 @@
 //!
 //! [`program`] is the way in. `hyper` reads what all families share, `tensors` finds weights and checks their shapes,
 //! and `decoder` writes the steps of a decoder-only transformer. A family is a small file that sets the flags in which
-//! it differs (`decoder::Decoder`); no family has a forward pass of its own. [`facts`] tells a file's size and kind.
+//! it differs (`decoder::Decoder`); no family has a forward pass of its own. [`facts()`] tells a file's size and kind.
 //!
 //! Everything that a program refers to is checked here, so backends can rely on it: a missing tensor, a wrong shape, an
 //! unknown architecture or kind of rope is an error that names it.
