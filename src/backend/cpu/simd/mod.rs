@@ -6,8 +6,8 @@
 //! anywhere and says what each word means; `Avx2`, `Avx512` and `Neon` are one or two instructions for most of them. All
 //! units give the same integers; sums of numbers may be rounded in another order.
 //!
-//! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is `level` (or
-//! a test of the same kind), which asks the processor. That is why the words themselves are safe to call. All `unsafe`
+//! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is its
+//! `detect`, which asks the processor, and [`on`] calls that. That is why the words themselves are safe to call. All `unsafe`
 //! of the kernels is in the implementations of the trait.
 
 // Kernels count lanes and tokens of several arrays at once.
