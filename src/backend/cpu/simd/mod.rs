@@ -7,7 +7,7 @@
 //! units give the same integers; sums of numbers may be rounded in another order.
 //!
 //! A value of a type that implements `Isa` proves that the processor has the unit: the only way to one is its
-//! `detect`, which asks the processor, and [`on`] calls that. That is why the words themselves are safe to call. All `unsafe`
+//! `detect`, which asks the processor, and `on` calls that. That is why the words themselves are safe to call. All `unsafe`
 //! of the kernels is in the implementations of the trait.
 
 // Kernels count lanes and tokens of several arrays at once.
