@@ -212,6 +212,12 @@ impl Rules for Bpe {
     }
 
     #[inline]
+    fn merged_bytes(&self, first: u8, second: u8) -> Option<u32> {
+        let merge = *self.byte_pairs.get(usize::from(first) << 8 | usize::from(second))?;
+        (merge != NO_MERGE).then(|| self.merged(merge))
+    }
+
+    #[inline]
     fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<u32> {
         if let &[first, second] = joined
             && let Some(&merge) = self.byte_pairs.get(usize::from(first) << 8 | usize::from(second))

@@ -6,7 +6,7 @@
 //! Words are cut at [`Seams`] first, and short pieces, that is nearly all, are merged by scanning a small array of runs
 //! of equal symbols, so that a million spaces are one entry. Long pieces go through a queue with one bucket a rank.
 
-use super::interner::{FREE, mix, pack, tag};
+use super::interner::{FREE, hash, mix, pack, tag};
 use super::seams::Seams;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -34,6 +34,11 @@ pub(super) trait Rules {
     fn whole(&self, _word: &[u8]) -> Option<u32> {
         None
     }
+    /// The symbol that two bytes merge to, if that is known without looking far. Where words are taken whole, it is what
+    /// the word of these bytes is taken as.
+    fn merged_bytes(&self, _first: u8, _second: u8) -> Option<u32> {
+        None
+    }
     /// The merge that `left` and `right` take part in; `joined` is the text of the two together.
     fn merge(&self, left: u32, right: u32, joined: &[u8]) -> Option<u32>;
     /// The order of a merge: lower ranks first.
@@ -56,6 +61,7 @@ pub(super) struct Merger {
     runs: Vec<Run>,
     queue: Queue,
     pieces: PieceCache,
+    long_pieces: LongPieceCache,
     pairs: PairCache,
 }
 
@@ -65,6 +71,7 @@ impl Merger {
         let mut merger = Merger::default();
         if text_bytes >= 2048 {
             merger.pieces = PieceCache::new();
+            merger.long_pieces = LongPieceCache::new();
             merger.pairs = PairCache::new();
         }
         merger
@@ -86,10 +93,10 @@ impl Merger {
             let piece_bytes = rules.seams().first_piece_bytes(&word[start..]);
             let piece = &word[start..start + piece_bytes];
             if piece_bytes == word_bytes {
-                self.encode_piece(rules, rules.whole(word), piece, ids);
+                self.encode_piece(rules, true, piece, ids);
             } else if !self.pieces.recall(&text[start..], piece_bytes, ids) {
                 let before = ids.len();
-                self.encode_piece(rules, None, piece, ids);
+                self.encode_piece(rules, false, piece, ids);
                 self.pieces.remember(piece, &ids[before..]);
             }
             start += piece_bytes;
@@ -97,13 +104,25 @@ impl Merger {
         self.pieces.remember(word, &ids[before..]);
     }
 
-    /// Appends the ids of what has no seam; `whole` is the one it has as it is.
-    fn encode_piece(&mut self, rules: &impl Rules, whole: Option<u32>, piece: &[u8], ids: &mut Vec<u32>) {
-        match (piece, whole) {
+    /// Appends the ids of what has no seam.
+    fn encode_piece(&mut self, rules: &impl Rules, is_word: bool, piece: &[u8], ids: &mut Vec<u32>) {
+        match *piece {
             // One byte has nothing to merge with, and is a token whether or not words are taken whole.
-            ([_], _) => rules.emit(rules.first_symbol(piece).0, piece, ids),
-            (_, Some(id)) => ids.push(id),
-            _ => self.merge(rules, piece, ids),
+            [_] => return rules.emit(rules.first_symbol(piece).0, piece, ids),
+            // So is what two bytes merge to.
+            [first, second] if let Some(symbol) = rules.merged_bytes(first, second) => {
+                return rules.emit(symbol, piece, ids);
+            }
+            _ => {}
+        }
+        match if is_word { rules.whole(piece) } else { None } {
+            Some(id) => ids.push(id),
+            None if self.long_pieces.recall(piece, ids) => {}
+            None => {
+                let before = ids.len();
+                self.merge(rules, piece, ids);
+                self.long_pieces.remember(piece, &ids[before..]);
+            }
         }
     }
 
@@ -526,12 +545,51 @@ impl PieceCache {
     }
 
     fn remember(&mut self, piece: &[u8], ids: &[u32]) {
-        let Some((packed, tag, slot)) = self.slot(piece, piece.len()) else { return };
-        if ids.len() <= CACHED_IDS {
+        if ids.len() <= CACHED_IDS
+            && let Some((packed, tag, slot)) = self.slot(piece, piece.len())
+        {
             let mut kept = [0; CACHED_IDS];
             kept[..ids.len()].copy_from_slice(ids);
             self.tags[slot] = tag;
             self.entries[slot] = Entry { packed, piece_bytes: piece.len() as u8, id_count: ids.len() as u8, ids: kept };
+        }
+    }
+}
+
+/// The ids of pieces too long for a [`PieceCache`], of which few occur, the same few again and again: rows of one sign.
+#[derive(Default)]
+struct LongPieceCache {
+    /// Pieces and their ids. One entry a hash, here too.
+    entries: Vec<(Vec<u8>, Vec<u32>)>,
+}
+
+const LONG_PIECES: usize = 1 << 8;
+const LONG_PIECE_BYTES: std::ops::RangeInclusive<usize> = CACHED_BYTES + 1..=256;
+
+impl LongPieceCache {
+    fn new() -> Self {
+        LongPieceCache { entries: vec![(vec![], vec![]); LONG_PIECES] }
+    }
+
+    #[inline]
+    fn slot(&self, piece: &[u8]) -> Option<usize> {
+        let fits = LONG_PIECE_BYTES.contains(&piece.len()) && !self.entries.is_empty();
+        fits.then(|| hash(piece) as usize & (LONG_PIECES - 1))
+    }
+
+    #[inline]
+    fn recall(&self, piece: &[u8], ids: &mut Vec<u32>) -> bool {
+        let entry = self.slot(piece).map(|slot| &self.entries[slot]).filter(|entry| entry.0 == piece);
+        ids.extend(entry.iter().flat_map(|entry| &entry.1));
+        entry.is_some()
+    }
+
+    fn remember(&mut self, piece: &[u8], ids: &[u32]) {
+        if let Some(slot) = self.slot(piece) {
+            self.entries[slot].0.clear();
+            self.entries[slot].0.extend_from_slice(piece);
+            self.entries[slot].1.clear();
+            self.entries[slot].1.extend_from_slice(ids);
         }
     }
 }
@@ -659,6 +717,9 @@ mod tests {
             let mut ids = Vec::new();
             merger.encode(toy, &piece, piece.len(), &mut ids);
             assert_eq!(ids, toy.naive(&piece), "{}", String::from_utf8_lossy(&piece));
+            let mut recalled = Vec::new();
+            merger.encode(toy, &piece, piece.len(), &mut recalled);
+            assert_eq!(ids, recalled, "the second time: {}", String::from_utf8_lossy(&piece));
             let mut queued = Vec::new();
             if !piece.is_empty() {
                 merger.queue.encode(toy, &mut merger.pairs, &piece, &mut queued);
