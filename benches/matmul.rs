@@ -9,12 +9,12 @@
 
 use kiln::backend::cpu::activations::Activations;
 use kiln::backend::cpu::bandwidth::Bandwidth;
-use kiln::backend::cpu::matmul::matmul;
+use kiln::backend::cpu::matmul::{forms, matmul};
 use kiln::backend::cpu::matrix::{Matrix, MatrixOptions};
 use kiln::backend::cpu::pool::Pool;
 use kiln::gguf::TensorType;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (14336, 4096), (4096, 14336), (2048, 2048)];
@@ -70,10 +70,10 @@ fn seconds(work: impl FnOnce()) -> f64 {
 fn round_trip(pool: &Pool) -> f64 {
     let jobs = |count: u32| {
         for _ in 0..count {
-            let come = AtomicU64::new(0);
-            pool.run(|_| {
+            let workers = pool.threads();
+            pool.share(AtomicUsize::new(0), workers, 1, move |come, _| {
                 come.fetch_add(1, Ordering::Relaxed);
-                while come.load(Ordering::Relaxed) < pool.threads() as u64 {
+                while come.load(Ordering::Relaxed) < workers {
                     std::hint::spin_loop();
                 }
             });
@@ -104,26 +104,29 @@ fn measure(kind: TensorType, (rows, columns): (usize, usize), many: usize, repea
     let options = MatrixOptions::default();
     let mut pack_seconds = 0.0;
     // As many matrices as it takes to not fit a cache.
-    let matrices: Vec<Matrix> = (0..SET_BYTES.div_ceil(bytes))
+    let matrices: Vec<Arc<[Matrix]>> = (0..SET_BYTES.div_ceil(bytes))
         .map(|_| {
             let start = Instant::now();
             let bytes: Arc<Vec<u8>> =
                 if matches!(kind, TensorType::F16) { Arc::new(source.to_vec()) } else { source.clone() };
             let matrix = Matrix::new(kind, rows, columns, bytes, options, pool).expect("the sizes fit");
             pack_seconds += start.elapsed().as_secs_f64();
-            matrix
+            [matrix].into()
         })
         .collect();
     let set_bytes = bytes * matrices.len();
     let buffer = Bandwidth::new(set_bytes, pool).expect("there is memory for it");
     let x: Vec<f32> = (0..many * columns).map(|i| (i * 7919 % 255) as f32 / 127.0 - 1.0).collect();
-    let mut activations = Activations::new();
+    let x = Arc::new(x);
+    let mut activations = Arc::new(Activations::new());
     let mut out = vec![0.0; many.max(4) * rows];
-    let mut product = |tokens: usize, matrices: &[Matrix]| {
+    let mut product = |tokens: usize, matrices: &[Arc<[Matrix]>]| {
+        out.resize(tokens * rows, 0.0);
         seconds(|| {
             for matrix in matrices {
-                activations.quantize(&x[..tokens * columns], tokens, columns, matrix.forms(), pool);
-                matmul(&[matrix], &activations, &mut [&mut out[..tokens * rows]], pool).expect("the sizes fit");
+                Arc::make_mut(&mut activations).quantize(&x, tokens, columns, forms(matrix), pool);
+                let outs = matmul(matrix, &activations, vec![std::mem::take(&mut out)], pool).expect("the sizes fit");
+                out = outs.into_iter().next().unwrap_or_default();
             }
         })
     };

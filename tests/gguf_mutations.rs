@@ -29,6 +29,7 @@ impl Counting {
 }
 
 // SAFETY: every request is passed on to the system's allocator unchanged.
+#[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::grew(layout.size());

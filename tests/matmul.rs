@@ -1,7 +1,7 @@
 //! Every type of weights times activations, on every vector unit of this machine, against scalar decoding and sums in
 //! `f64`.
 
-use kiln::backend::cpu::activations::Activations;
+use kiln::backend::cpu::activations::{Activations, Forms};
 use kiln::backend::cpu::matmul::{forms, matmul};
 use kiln::backend::cpu::matrix::{Matrix, MatrixOptions};
 use kiln::backend::cpu::pool::Pool;
@@ -105,12 +105,16 @@ impl Case {
     fn product(&self, x: &[f32], options: MatrixOptions, pool: &Pool) -> Vec<f32> {
         let matrix = self.matrix(options, pool);
         let tokens = x.len() / self.columns;
-        let mut activations = Activations::new();
-        activations.quantize(x, tokens, self.columns, matrix.forms(), pool);
-        let mut out = vec![f32::NAN; tokens * self.rows];
-        matmul(&[&matrix], &activations, &mut [&mut out], pool).unwrap();
-        out
+        let activations = activations(x, tokens, matrix.forms(), pool);
+        let out = vec![f32::NAN; tokens * self.rows];
+        matmul(&[matrix].into(), &activations, vec![out], pool).unwrap().remove(0)
     }
+}
+
+fn activations(x: &[f32], tokens: usize, forms: Forms, pool: &Pool) -> Arc<Activations> {
+    let mut activations = Activations::new();
+    activations.quantize(&x.to_vec().into(), tokens, x.len() / tokens, forms, pool);
+    activations.into()
 }
 
 fn nmse(found: &[f32], truth: &[f64]) -> f64 {
@@ -228,12 +232,9 @@ fn several_matrices_of_several_types() {
     for tokens in [1, 3, 7] {
         let x: Vec<f32> = (0..tokens * 512).map(|_| random.normal()).collect();
         let matrices = cases.each_ref().map(|case| case.matrix(MatrixOptions::default(), &pool));
-        let matrices = matrices.each_ref();
-        let mut activations = Activations::new();
-        activations.quantize(&x, tokens, 512, forms(&matrices), &pool);
-        let mut outs = cases.each_ref().map(|case| vec![f32::NAN; tokens * case.rows]);
-        let mut slices = outs.each_mut().map(|out| &mut out[..]);
-        matmul(&matrices, &activations, &mut slices, &pool).unwrap();
+        let activations = activations(&x, tokens, forms(&matrices), &pool);
+        let outs = cases.iter().map(|case| vec![f32::NAN; tokens * case.rows]).collect();
+        let outs = matmul(&matrices.into(), &activations, outs, &pool).unwrap();
         for (case, out) in cases.iter().zip(&outs) {
             let error = nmse(out, &case.truth(&x));
             assert!(error < ROUNDED, "{} {tokens} tokens: {error:e}", case.kind);
@@ -273,11 +274,9 @@ fn bytes_at_odd_addresses() {
             let odd = Arc::new(Odd([&[0], &case.bytes[..]].concat()));
             let options = MatrixOptions { pack, ..Default::default() };
             let matrix = Matrix::new(kind, 9, 512, odd, options, &pool).unwrap();
-            let mut activations = Activations::new();
-            activations.quantize(&x, 1, 512, matrix.forms(), &pool);
-            let mut out = vec![f32::NAN; 9];
-            matmul(&[&matrix], &activations, &mut [&mut out], &pool).unwrap();
-            assert_eq!(out, expected, "{kind}");
+            let activations = activations(&x, 1, matrix.forms(), &pool);
+            let outs = matmul(&[matrix].into(), &activations, vec![vec![f32::NAN; 9]], &pool).unwrap();
+            assert_eq!(outs, [&expected[..]], "{kind}");
         }
     }
 }
@@ -293,14 +292,12 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(wrong(Q8_0, 4, 31), "Q8_0 blocks: found 31 values, expected whole blocks of 32 values");
     assert!(wrong(I32, 1, 34).contains("holds no weights"));
     let matrix = Matrix::new(Q8_0, 4, 32, bytes.clone(), MatrixOptions::default(), &pool).unwrap();
-    let mut x = Activations::new();
-    let mut out = [0.0; 4];
-    x.quantize(&[0.0; 64], 1, 64, matrix.forms(), &pool);
-    assert!(matmul(&[&matrix], &x, &mut [&mut out], &pool).is_err());
-    x.quantize(&[0.0; 32], 1, 32, Default::default(), &pool);
-    assert!(matmul(&[&matrix], &x, &mut [&mut out], &pool).is_err());
-    x.quantize(&[0.0; 32], 1, 32, matrix.forms(), &pool);
-    assert!(matmul(&[&matrix], &x, &mut [&mut out[..3]], &pool).is_err());
-    assert!(matmul(&[&matrix], &x, &mut [], &pool).is_err());
-    assert!(matmul(&[&matrix], &x, &mut [&mut out], &pool).is_ok());
+    let forms = matrix.forms();
+    let matrices = Arc::new([matrix]) as Arc<[Matrix]>;
+    let fits = |x, outs| matmul(&matrices, &x, outs, &pool).is_ok();
+    assert!(!fits(activations(&[0.0; 64], 1, forms, &pool), vec![vec![0.0; 4]]));
+    assert!(!fits(activations(&[0.0; 32], 1, Forms::default(), &pool), vec![vec![0.0; 4]]));
+    assert!(!fits(activations(&[0.0; 32], 1, forms, &pool), vec![vec![0.0; 3]]));
+    assert!(!fits(activations(&[0.0; 32], 1, forms, &pool), vec![]));
+    assert!(fits(activations(&[0.0; 32], 1, forms, &pool), vec![vec![0.0; 4]]));
 }

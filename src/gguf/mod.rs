@@ -58,6 +58,7 @@ mod encoding;
 mod header;
 mod metadata;
 mod shards;
+#[allow(unsafe_code)] // maps files
 mod source;
 mod tensor;
 mod types;

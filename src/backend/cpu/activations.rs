@@ -10,6 +10,7 @@
 use super::pool::Pool;
 use super::simd::{Isa, Level, Task, on};
 use std::ops::BitOr;
+use std::sync::Arc;
 
 /// Columns of a tile.
 pub(crate) const TILE: usize = 256;
@@ -58,7 +59,7 @@ pub(crate) struct Wide {
 }
 
 /// The activations of some tokens.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Activations {
     tokens: usize,
     stride: usize,
@@ -77,37 +78,22 @@ impl Activations {
 
     /// Takes `values` in the given forms; what was there before is forgotten, but not its memory. `values` should be
     /// `tokens * columns` numbers, token by token; missing ones count as zero.
-    pub fn quantize(&mut self, values: &[f32], tokens: usize, columns: usize, forms: Forms, pool: &Pool) {
+    pub fn quantize(&mut self, values: &Arc<Vec<f32>>, tokens: usize, columns: usize, forms: Forms, pool: &Pool) {
         self.tokens = tokens;
         self.columns = columns;
         self.forms = forms;
         self.stride = if tokens <= 2 { tokens } else { tokens.next_multiple_of(4) };
         let (tiles, stride) = (columns.div_ceil(TILE), self.stride);
-        let tile_of = |tile: usize, token: usize| {
-            let row = values.get(token * columns..).unwrap_or_default();
-            let row = row.get(..columns.min(row.len())).unwrap_or_default();
-            let row = if token < tokens { row.get(tile * TILE..).unwrap_or_default() } else { &[] };
-            row.get(..TILE.min(row.len())).unwrap_or_default()
-        };
-        let level = Level::best();
         // Enough tokens in a piece of work for it to be worth handing out.
         let chunk = if tokens * columns < 1 << 14 { usize::MAX } else { stride };
         if forms.fine {
             self.fine.resize(tiles * stride, Fine { words: [[0; 8]; 8], d: [0.0; 8], sums: [0.0; 8] });
-            pool.for_each_chunk_mut(&mut self.fine, chunk, |index, blocks| {
-                let first = index.wrapping_mul(chunk);
-                let tile = |i| tile_of((first + i) / stride, (first + i) % stride);
-                on(level, Round { blocks, tile });
-            });
+            pool.change(&mut self.fine, chunk, rounder(values, tokens, columns, stride, chunk));
         }
         if forms.wide {
             let zero = Wide { words: [[0; 8]; 8], sums16: [0; 8], sums32: [0; 4], d: 0.0 };
             self.wide.resize(tiles * stride, zero);
-            pool.for_each_chunk_mut(&mut self.wide, chunk, |index, blocks| {
-                let first = index.wrapping_mul(chunk);
-                let tile = |i| tile_of((first + i) / stride, (first + i) % stride);
-                on(level, Round { blocks, tile });
-            });
+            pool.change(&mut self.wide, chunk, rounder(values, tokens, columns, stride, chunk));
         }
         if forms.exact {
             self.exact.clear();
@@ -147,6 +133,28 @@ impl Activations {
     /// The numbers of a token; empty if there is none, or if they were not asked for.
     pub(crate) fn exact(&self, token: usize) -> &[f32] {
         self.exact.get(token * self.columns..(token + 1) * self.columns).unwrap_or_default()
+    }
+}
+
+/// What rounds a chunk of blocks, given its number.
+fn rounder<B: Block>(
+    values: &Arc<Vec<f32>>,
+    tokens: usize,
+    columns: usize,
+    stride: usize,
+    chunk: usize,
+) -> impl Fn(usize, &mut [B]) + Send + Sync + 'static {
+    let (values, level) = (values.clone(), Level::best());
+    move |index, blocks| {
+        let first = index.wrapping_mul(chunk);
+        let tile = |i| {
+            let (tile, token) = ((first + i) / stride, (first + i) % stride);
+            let row = values.get(token * columns..).unwrap_or_default();
+            let row = row.get(..columns.min(row.len())).unwrap_or_default();
+            let row = if token < tokens { row.get(tile * TILE..).unwrap_or_default() } else { &[] };
+            row.get(..TILE.min(row.len())).unwrap_or_default()
+        };
+        on(level, Round { blocks, tile });
     }
 }
 

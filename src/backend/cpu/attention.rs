@@ -9,11 +9,11 @@ use super::memory::PageMemory;
 use super::pool::Pool;
 use super::simd::attend::{PAGE, Page, Softmaxes};
 use super::simd::{Level, on};
-use crate::Result;
-use crate::cache::{LayerPlace, Sequence};
+use crate::cache::{LayerPlace, PageId};
 use crate::program::KeyValues;
+use crate::{Error, Result};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Queries that go through a page together, about: enough to make decoding it cheap, few enough to stay near.
 const BLOCK_QUERIES: usize = 64;
@@ -25,15 +25,29 @@ const SPLIT_PAGES: usize = 8;
 const ALONE_PRODUCTS: usize = 1 << 14;
 
 /// One attention of a batch.
-pub(super) struct Attention<'a> {
+pub(super) struct Attention {
     pub level: Level,
     pub shape: KeyValues,
     pub heads: usize,
     pub scale: f32,
     pub softcap: Option<f32>,
     pub place: LayerPlace,
-    pub sequence: &'a Sequence,
-    pub memory: &'a PageMemory,
+    /// Positions before the batch.
+    pub start: usize,
+    /// The sequence's pages, in order.
+    pub pages: Vec<Option<PageId>>,
+    pub memory: PageMemory,
+    pub queries: Arc<Vec<f32>>, // [tokens, heads, key_size]
+}
+
+/// An attention at work.
+struct Job {
+    attention: Attention,
+    cut: Cut,
+    /// Of each piece, where the work is cut by pages.
+    unfinished: Vec<Mutex<Softmaxes>>,
+    sums: Mutex<Vec<f32>>,
+    failed: Mutex<Option<Error>>,
 }
 
 /// How the work is cut: pieces are `[blocks, heads of keys and values, splits]`.
@@ -52,33 +66,42 @@ struct Scratch {
     softmaxes: Softmaxes,
 }
 
-impl Attention<'_> {
-    /// Writes each token's sums of values for its queries.
-    pub fn run(&self, queries: &[f32], sums: &mut [f32], pool: &Pool) -> Result<()> {
-        let cut = self.cut(queries.len() / self.query_width(), pool.threads());
-        let unfinished: Vec<Mutex<Softmaxes>> =
-            (0..if cut.splits > 1 { cut.pieces } else { 0 }).map(|_| Mutex::default()).collect();
-        let (sums, failed) = (Mutex::new(sums), Mutex::new(None));
-        let products = queries.len() * (self.sequence.len() as usize + cut.tokens);
-        let chunk = if products < ALONE_PRODUCTS { cut.pieces } else { 1 };
-        pool.for_each_chunk(cut.pieces, chunk, |range| {
-            let mut scratch = Scratch::default();
-            for piece in range {
-                if let Err(error) = self.piece(&cut, piece, queries, &mut scratch) {
-                    *lock(&failed) = Some(error);
-                }
-                match unfinished.get(piece) {
-                    Some(place) => *lock(place) = std::mem::take(&mut scratch.softmaxes),
-                    None => self.write(&cut, piece, &scratch.softmaxes, &mut lock(&sums)),
-                }
+impl Job {
+    fn pieces(&self, range: Range<usize>) {
+        let mut scratch = Scratch::default();
+        for piece in range {
+            if let Err(error) = self.attention.piece(&self.cut, piece, &mut scratch) {
+                *lock(&self.failed) = Some(error);
             }
-        });
-        for (index, pieces) in unfinished.chunks(cut.splits).enumerate() {
-            let mut whole = Softmaxes::default();
-            pieces.iter().for_each(|part| whole.join(&lock(part), self.shape.value_size));
-            self.write(&cut, index * cut.splits, &whole, &mut lock(&sums));
+            match self.unfinished.get(piece) {
+                Some(place) => *lock(place) = std::mem::take(&mut scratch.softmaxes),
+                None => self.attention.write(&self.cut, piece, &scratch.softmaxes, &mut lock(&self.sums)),
+            }
         }
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+impl Attention {
+    /// Writes each token's sums of values for its queries.
+    pub fn run(self, sums: &mut Vec<f32>, pool: &Pool) -> Result<()> {
+        let cut = self.cut(self.queries.len() / self.query_width(), pool.threads());
+        let (pieces, products) = (cut.pieces, self.queries.len() * (self.start + cut.tokens));
+        let job = Job {
+            unfinished: (0..if cut.splits > 1 { pieces } else { 0 }).map(|_| Mutex::default()).collect(),
+            sums: Mutex::new(std::mem::take(sums)),
+            failed: Mutex::new(None),
+            attention: self,
+            cut,
+        };
+        let chunk = if products < ALONE_PRODUCTS { pieces } else { 1 };
+        let job = pool.share(job, pieces, chunk, Job::pieces);
+        *sums = job.sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (index, pieces) in job.unfinished.chunks(job.cut.splits).enumerate() {
+            let mut whole = Softmaxes::default();
+            pieces.iter().for_each(|part| whole.join(&lock(part), job.attention.shape.value_size));
+            job.attention.write(&job.cut, index * job.cut.splits, &whole, sums);
+        }
+        job.failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn query_width(&self) -> usize {
@@ -106,7 +129,7 @@ impl Attention<'_> {
 
     /// All positions that some tokens of the batch see.
     fn positions(&self, first_token: usize, count: usize) -> Range<usize> {
-        let start = self.sequence.len() as usize + first_token;
+        let start = self.start + first_token;
         self.first_seen(start)..start + count
     }
 
@@ -118,9 +141,9 @@ impl Attention<'_> {
     }
 
     /// Takes the pages of a piece into its softmaxes: `[tokens, group]` of them.
-    fn piece(&self, cut: &Cut, piece: usize, queries: &[f32], scratch: &mut Scratch) -> Result<()> {
+    fn piece(&self, cut: &Cut, piece: usize, scratch: &mut Scratch) -> Result<()> {
         let (tokens, kv_head, split) = Self::part(cut, piece, self.shape.heads);
-        let (group, start) = (self.group(), self.sequence.len() as usize);
+        let (group, start) = (self.group(), self.start);
         let Scratch { keys, values, softmaxes } = scratch;
         keys.resize(PAGE * self.shape.key_size, 0.0);
         values.resize(PAGE * self.shape.value_size, 0.0);
@@ -130,14 +153,14 @@ impl Attention<'_> {
         let share = |split: usize| pages.start + pages.len() * split / cut.splits;
         for page in share(split)..share(split + 1) {
             let first = page * PAGE;
-            let id = self.sequence.table(self.place.group).get(page).copied().flatten();
+            let id = self.pages.get(page).copied().flatten();
             let id = id.ok_or_else(|| missing_page(seen.start.max(first)))?;
             let stored = seen.start.max(first) - first..seen.end.min(first + PAGE) - first;
             self.memory.load(self.place, id, kv_head, stored, keys, values)?;
             let query_of = |query: usize| {
                 let (token, head) = (tokens.start + query / group, kv_head * group + query % group);
                 let start = token * self.query_width() + head * self.shape.key_size;
-                queries.get(start..start + self.shape.key_size).unwrap_or_default()
+                self.queries.get(start..start + self.shape.key_size).unwrap_or_default()
             };
             let seen_by = |query: usize| {
                 let position = start + tokens.start + query / group;

@@ -5,6 +5,7 @@ use super::pool::Pool;
 use super::simd::{Isa, Level, Task, on};
 use crate::Result;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What a worker reads at once.
@@ -12,7 +13,7 @@ const CHUNK_BYTES: usize = 1 << 18;
 
 /// A large buffer, in the kind of memory that packed weights are in.
 pub struct Bandwidth {
-    buffer: HugePages,
+    buffer: Arc<HugePages>,
 }
 
 impl Bandwidth {
@@ -20,21 +21,21 @@ impl Bandwidth {
     pub fn new(bytes: usize, pool: &Pool) -> Result<Self> {
         let mut buffer = HugePages::new(bytes)?;
         pool.for_each_chunk_mut(buffer.bytes_mut(), CHUNK_BYTES, |index, bytes| bytes.fill(index as u8));
-        Ok(Bandwidth { buffer })
+        Ok(Bandwidth { buffer: Arc::new(buffer) })
     }
 
     /// Reads the buffer once on all workers of the pool, doing nothing else, and returns the speed in GB (10⁹ bytes) a
     /// second. Other programs can only slow it down, so the best of several times says most.
     pub fn measure(&self, pool: &Pool) -> f64 {
-        let (bytes, level) = (self.buffer.bytes(), Level::best());
+        let (len_bytes, level) = (self.buffer.bytes().len(), Level::best());
         let start = Instant::now();
-        pool.for_each_chunk(bytes.len().div_ceil(CHUNK_BYTES), 1, |chunks| {
+        pool.share(self.buffer.clone(), len_bytes.div_ceil(CHUNK_BYTES), 1, move |buffer, chunks| {
             for chunk in chunks {
-                let chunk = bytes.chunks(CHUNK_BYTES).nth(chunk).unwrap_or_default();
+                let chunk = buffer.bytes().chunks(CHUNK_BYTES).nth(chunk).unwrap_or_default();
                 black_box(on(level, Sum(chunk)));
             }
         });
-        bytes.len() as f64 / start.elapsed().as_secs_f64() / 1e9
+        len_bytes as f64 / start.elapsed().as_secs_f64() / 1e9
     }
 }
 

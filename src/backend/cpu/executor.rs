@@ -1,7 +1,8 @@
 //! Runs programs fast.
 //!
 //! Matrices are packed when the executor is made; a linear step quantizes its input once for all of its matrices, and
-//! they are multiplied as one job. Attention goes over pages. Slots keep their memory from batch to batch.
+//! they are multiplied as one job. Attention goes over pages. Slots keep their memory from batch to batch; a step's job
+//! holds on to those that it reads, and owns, while it lasts, those that it writes.
 
 use super::activations::Activations;
 use super::attention::Attention;
@@ -44,25 +45,25 @@ impl Default for ExecutorOptions {
 /// A program with its weights made ready.
 #[derive(Debug)]
 pub struct Executor {
-    weights: Weights,
+    weights: Arc<Weights>,
     pool: Pool,
     level: Level,
     /// The matrices of each step; none for steps that are not linear.
-    matrices: Vec<Vec<Matrix>>,
+    matrices: Vec<Arc<[Matrix]>>,
     scratch: Mutex<Scratch>,
 }
 
 /// Memory that is kept from batch to batch.
 #[derive(Debug, Default)]
 struct Scratch {
-    slots: Vec<Vec<f32>>,
-    activations: Activations,
+    slots: Vec<Arc<Vec<f32>>>,
+    activations: Arc<Activations>,
     /// One for each rope, for the positions of the batch.
-    turns: Vec<Turns>,
+    turns: Vec<Arc<Turns>>,
 }
 
 /// How far a rope turns at some positions: all its layers share it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Turns {
     pairs: usize,
     cos: Vec<f32>, // [tokens, pairs]
@@ -104,7 +105,7 @@ struct Run<'a, 'm> {
 impl Executor {
     /// Packs the weights of a program.
     pub fn new(file: Arc<Gguf>, program: Program, options: ExecutorOptions) -> Result<Self> {
-        let weights = Weights::new(file, program)?;
+        let weights = Arc::new(Weights::new(file, program)?);
         let pool = Pool::new(options.threads);
         let matrix = |product: &Product| {
             let weight = &weights.program.weights[product.weight.0];
@@ -114,7 +115,7 @@ impl Executor {
         };
         let matrices = weights.program.steps.iter().map(|step| match &step.op {
             Op::Linear { products, .. } => products.iter().map(matrix).collect(),
-            _ => Ok(vec![]),
+            _ => Ok(Arc::default()),
         });
         let matrices = matrices.collect::<Result<_>>()?;
         Ok(Executor { weights, pool, level: options.matrices.level, matrices, scratch: Mutex::default() })
@@ -132,7 +133,7 @@ impl Executor {
 
     /// Bytes of packed weights: memory beyond the file's.
     pub fn packed_bytes(&self) -> u64 {
-        self.matrices.iter().flatten().map(|matrix| matrix.packed_bytes() as u64).sum()
+        self.matrices.iter().flat_map(|matrices| matrices.iter()).map(|matrix| matrix.packed_bytes() as u64).sum()
     }
 
     /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
@@ -141,29 +142,29 @@ impl Executor {
     pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
         let program = self.program();
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        scratch.slots.resize_with(program.slots.len(), Vec::new);
+        scratch.slots.resize_with(program.slots.len(), Arc::default);
         for (numbers, slot) in scratch.slots.iter_mut().zip(&program.slots) {
-            numbers.resize(batch.numbers(slot), 0.0);
+            Arc::make_mut(numbers).resize(batch.numbers(slot), 0.0);
         }
         batch.run(program, sequence, memory, |sequence, memory| {
             let start = sequence.len() as usize;
-            scratch.turns.resize_with(program.ropes.len(), Turns::default);
+            scratch.turns.resize_with(program.ropes.len(), Arc::default);
             for ((turns, rope), angles) in scratch.turns.iter_mut().zip(&program.ropes).zip(&self.weights.angles) {
-                turns.set(angles, rope.magnitude, start..start + batch.tokens.len());
+                Arc::make_mut(turns).set(angles, rope.magnitude, start..start + batch.tokens.len());
             }
             let mut run = Run { batch, sequence, memory };
             for (step, matrices) in program.steps.iter().zip(&self.matrices) {
                 self.step(&step.op, matrices, &mut run, &mut scratch)?;
             }
-            Ok(program.output.map(|output| scratch.slots[output.0].clone()).unwrap_or_default())
+            Ok(program.output.map(|output| scratch.slots[output.0].to_vec()).unwrap_or_default())
         })
     }
 
-    fn step(&self, op: &Op, matrices: &[Matrix], run: &mut Run, scratch: &mut Scratch) -> Result<()> {
+    fn step(&self, op: &Op, matrices: &Arc<[Matrix]>, run: &mut Run, scratch: &mut Scratch) -> Result<()> {
         let Scratch { slots, turns, .. } = scratch;
         match op {
             Op::Embed { table, out } => {
-                for (token, row) in run.batch.tokens.iter().zip(slots[out.0].chunks_mut(self.width(*out))) {
+                for (token, row) in run.batch.tokens.iter().zip(to_write(slots, *out).chunks_mut(self.width(*out))) {
                     self.weights.decode_row(*table, *token as usize, row)?;
                 }
             }
@@ -178,20 +179,21 @@ impl Executor {
                     let [input, out] = two(slots, *input, *out)?;
                     out.copy_from_slice(input);
                 }
-                let (weight, bias) = (weight.map(|id| self.weights.vector(id)), bias.map(|id| self.weights.vector(id)));
-                let width = self.width(*out);
-                self.pool.for_each_chunk_mut(&mut slots[out.0], rows_of(width), |_, rows| {
-                    let (kind, group, epsilon) = (*kind, *group, *epsilon);
-                    on(self.level, Norm { kind, rows, width, group, epsilon, weight, bias });
+                let (level, weights, width) = (self.level, self.weights.clone(), self.width(*out));
+                let (kind, group, epsilon, weight, bias) = (*kind, *group, *epsilon, *weight, *bias);
+                self.pool.change(to_write(slots, *out), rows_of(width), move |_, rows| {
+                    let (weight, bias) = (weight.map(|id| weights.vector(id)), bias.map(|id| weights.vector(id)));
+                    on(level, Norm { kind, rows, width, group, epsilon, weight, bias });
                 });
             }
             Op::Linear { input, products } => self.multiply(*input, products, matrices, scratch)?,
             Op::Rotate { slot, head_size, rope } => {
-                let (turns, style, width) = (&turns[rope.0], self.program().ropes[rope.0].style, self.width(*slot));
-                self.pool.for_each_chunk_mut(&mut slots[slot.0], rows_of(width), |index, rows| {
+                let (turns, style) = (turns[rope.0].clone(), self.program().ropes[rope.0].style);
+                let (level, head_size, width) = (self.level, *head_size, self.width(*slot));
+                self.pool.change(to_write(slots, *slot), rows_of(width), move |index, rows| {
                     let first = index * rows_of(width) / width;
                     for (token, row) in (first..).zip(rows.chunks_mut(width)) {
-                        on(self.level, Rotate { row, head_size: *head_size, style, turn: turns.of(token) });
+                        on(level, Rotate { row, head_size, style, turn: turns.of(token) });
                     }
                 });
             }
@@ -202,65 +204,78 @@ impl Executor {
                 store((place, run.sequence), run.memory, keys, values)?;
             }
             Op::Attend { queries, over, heads, scale, softcap, out } => {
+                let place = place_of(self.program(), *over, run.sequence)?;
                 let attention = Attention {
                     level: self.level,
                     shape: self.program().key_values[over.0],
                     heads: *heads,
                     scale: *scale,
                     softcap: *softcap,
-                    place: place_of(self.program(), *over, run.sequence)?,
-                    sequence: run.sequence,
-                    memory: run.memory,
+                    place,
+                    start: run.sequence.len() as usize,
+                    pages: run.sequence.table(place.group).to_vec(),
+                    memory: run.memory.clone(),
+                    queries: slots[queries.0].clone(),
                 };
-                let [queries, sums] = two(slots, *queries, *out)?;
-                attention.run(queries, sums, &self.pool)?;
+                attention.run(to_write(slots, *out), &self.pool)?;
             }
             Op::Gate { activation, gate, up, out } => {
                 if gate != out {
                     let [gate, out] = two(slots, *gate, *out)?;
                     out.copy_from_slice(gate);
                 }
-                let [up, out] = two(slots, *up, *out)?;
-                self.combine(out, up, |gate, up| on(self.level, Gate { activation: *activation, gate, up }));
+                let (level, activation) = (self.level, *activation);
+                self.combine(slots, *up, *out, move |gate, up| on(level, Gate { activation, gate, up }));
             }
             Op::Add { from, to } => {
-                let [from, to] = two(slots, *from, *to)?;
-                self.combine(to, from, |to, from| on(self.level, Add { to, from }));
+                let level = self.level;
+                self.combine(slots, *from, *to, move |to, from| on(level, Add { to, from }));
             }
-            Op::Scale { slot, factor } => slots[slot.0].iter_mut().for_each(|x| *x *= factor),
+            Op::Scale { slot, factor } => to_write(slots, *slot).iter_mut().for_each(|x| *x *= factor),
             Op::Softcap { slot, cap } => {
-                self.pool.for_each_chunk_mut(&mut slots[slot.0], CHUNK_NUMBERS, |_, values| {
-                    on(self.level, Softcap { values, cap: *cap });
+                let (level, cap) = (self.level, *cap);
+                self.pool.change(to_write(slots, *slot), CHUNK_NUMBERS, move |_, values| {
+                    on(level, Softcap { values, cap });
                 })
             }
         }
         Ok(())
     }
 
-    fn multiply(&self, input: SlotId, products: &[Product], matrices: &[Matrix], scratch: &mut Scratch) -> Result<()> {
+    fn multiply(
+        &self,
+        input: SlotId,
+        products: &[Product],
+        matrices: &Arc<[Matrix]>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let Scratch { slots, activations, .. } = scratch;
         let width = self.width(input);
         let tokens = slots[input.0].len() / width;
-        let matrices: Vec<&Matrix> = matrices.iter().collect();
-        activations.quantize(&slots[input.0], tokens, width, forms(&matrices), &self.pool);
-        let mut outs: Vec<Vec<f32>> =
-            products.iter().map(|product| std::mem::take(&mut slots[product.out.0])).collect();
-        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(|out| &mut out[..]).collect();
-        let done = matmul(&matrices, activations, &mut slices, &self.pool);
+        Arc::make_mut(activations).quantize(&slots[input.0], tokens, width, forms(matrices), &self.pool);
+        let outs = products.iter().map(|product| std::mem::take(to_write(slots, product.out))).collect();
+        let outs = matmul(matrices, activations, outs, &self.pool)?;
         for (product, mut out) in products.iter().zip(outs) {
             let width = self.width(product.out);
             if let Some(bias) = product.bias {
                 let bias = &self.weights.vector(bias)[product.first_row..][..width];
                 out.chunks_mut(width).for_each(|to| on(self.level, Add { to, from: bias }));
             }
-            slots[product.out.0] = out;
+            *to_write(slots, product.out) = out;
         }
-        done
+        Ok(())
     }
 
     /// Changes numbers of `to` by their partners in `from`, some at a time.
-    fn combine(&self, to: &mut [f32], from: &[f32], change: impl Fn(&mut [f32], &[f32]) + Sync) {
-        self.pool.for_each_chunk_mut(to, CHUNK_NUMBERS, |index, to| {
+    fn combine(
+        &self,
+        slots: &mut [Arc<Vec<f32>>],
+        from: SlotId,
+        to: SlotId,
+        change: impl Fn(&mut [f32], &[f32]) + Send + Sync + 'static,
+    ) {
+        let from = slots[from.0].clone();
+        self.pool.change(to_write(slots, to), CHUNK_NUMBERS, move |index, to| {
             let from = from.get(index * CHUNK_NUMBERS..).unwrap_or_default();
             change(to, from);
         });
@@ -271,11 +286,17 @@ impl Executor {
     }
 }
 
+/// A slot that no job holds on to.
+fn to_write(slots: &mut [Arc<Vec<f32>>], slot: SlotId) -> &mut Vec<f32> {
+    Arc::make_mut(&mut slots[slot.0])
+}
+
 /// Two slots, the second to be written.
-fn two(slots: &mut [Vec<f32>], read: SlotId, write: SlotId) -> Result<[&mut Vec<f32>; 2]> {
-    slots.get_disjoint_mut([read.0, write.0]).map_err(|error| Error::Model {
+fn two(slots: &mut [Arc<Vec<f32>>], read: SlotId, write: SlotId) -> Result<[&mut Vec<f32>; 2]> {
+    let two = slots.get_disjoint_mut([read.0, write.0]).map_err(|error| Error::Model {
         subject: format!("a step from slot {} to slot {}", read.0, write.0),
         found: error.to_string(),
         expected: "two slots of the program".into(),
-    })
+    });
+    two.map(|slots| slots.map(Arc::make_mut))
 }

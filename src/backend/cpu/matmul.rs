@@ -11,7 +11,7 @@ use super::simd::kernels::Panels;
 use super::simd::table::Kernel;
 use super::simd::{LANES, on};
 use crate::{Error, Result, quant};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Up to so many tokens weights are multiplied as they are unpacked; beyond, they are unpacked into tiles first.
 const FEW_TOKENS: usize = 4;
@@ -23,49 +23,62 @@ const PIECES: usize = 6;
 const ALONE_BYTES: usize = 1 << 15;
 
 /// The forms of activations that these matrices are multiplied by.
-pub fn forms(matrices: &[&Matrix]) -> Forms {
+pub fn forms(matrices: &[Matrix]) -> Forms {
     matrices.iter().fold(Forms::default(), |forms, matrix| forms | matrix.forms())
 }
 
-/// Multiplies each matrix by the activations: `outs[i]` becomes `[tokens, matrices[i].rows()]`.
+/// Multiplies each matrix by the activations. `outs` are given back with the results: `outs[i]` becomes
+/// `[tokens, matrices[i].rows()]`.
 ///
 /// # Errors
 /// If the activations have another number of columns than a matrix, were not taken in the form it needs, or an output
 /// has not room for just the results.
-pub fn matmul(matrices: &[&Matrix], x: &Activations, outs: &mut [&mut [f32]], pool: &Pool) -> Result<()> {
-    check(matrices, x, outs)?;
+pub fn matmul(
+    matrices: &Arc<[Matrix]>,
+    x: &Arc<Activations>,
+    outs: Vec<Vec<f32>>,
+    pool: &Pool,
+) -> Result<Vec<Vec<f32>>> {
+    check(matrices, x, &outs)?;
     if x.tokens() == 0 {
-        return Ok(());
+        return Ok(outs);
     }
     let work: usize = matrices.iter().map(|matrix| matrix.weight_bytes() * x.tokens()).sum();
     let total: usize = matrices.iter().map(|matrix| matrix.panels()).sum();
     let panels = (total / (pool.threads() * PIECES)).clamp(1, MAX_PANELS);
-    // Pieces of all matrices, as (matrix, first panel).
     let pieces: usize = matrices.iter().map(|matrix| matrix.panels().div_ceil(panels)).sum();
-    let outs: Vec<_> = outs.iter_mut().map(|out| Mutex::new(&mut **out)).collect();
+    let job = Job { matrices: matrices.clone(), x: x.clone(), outs: outs.into_iter().map(Mutex::new).collect() };
     let chunk = if work < ALONE_BYTES { pieces } else { 1 };
-    pool.for_each_chunk(pieces, chunk, |range| {
-        for mut piece in range {
-            for (matrix, out) in matrices.iter().zip(&outs) {
-                let own = matrix.panels().div_ceil(panels);
-                if piece < own {
-                    let start = piece * panels;
-                    multiply(matrix, x, start, matrix.panels().min(start + panels), out);
-                    break;
-                }
-                piece -= own;
-            }
-        }
-    });
-    Ok(())
+    let job = pool.share(job, pieces, chunk, move |job, range| range.for_each(|piece| job.piece(piece, panels)));
+    Ok(job.outs.into_iter().map(|out| out.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
-fn check(matrices: &[&Matrix], x: &Activations, outs: &[&mut [f32]]) -> Result<()> {
+struct Job {
+    matrices: Arc<[Matrix]>,
+    x: Arc<Activations>,
+    outs: Vec<Mutex<Vec<f32>>>,
+}
+
+impl Job {
+    /// A piece of so many panels; pieces are counted through all matrices.
+    fn piece(&self, mut piece: usize, panels: usize) {
+        for (matrix, out) in self.matrices.iter().zip(&self.outs) {
+            let own = matrix.panels().div_ceil(panels);
+            if piece < own {
+                let start = piece * panels;
+                return multiply(matrix, &self.x, start, matrix.panels().min(start + panels), out);
+            }
+            piece -= own;
+        }
+    }
+}
+
+fn check(matrices: &[Matrix], x: &Activations, outs: &[Vec<f32>]) -> Result<()> {
     let wrong = |matrix: &Matrix, found: String, expected: String| {
         Err(Error::Quant { format: matrix.kind().name(), found, expected })
     };
     for (index, matrix) in matrices.iter().enumerate() {
-        let room = outs.get(index).map_or(0, |out| out.len());
+        let room = outs.get(index).map_or(0, Vec::len);
         if x.columns() != matrix.columns() {
             let found = format!("{} activations", x.columns());
             return wrong(matrix, found, format!("one for each of {} columns", matrix.columns()));
@@ -82,7 +95,7 @@ fn check(matrices: &[&Matrix], x: &Activations, outs: &[&mut [f32]]) -> Result<(
 }
 
 /// Panels `start..end` of a matrix, for all tokens.
-fn multiply(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<&mut [f32]>) {
+fn multiply(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<Vec<f32>>) {
     match matrix.kernel {
         Some(kernel) => matrix.with_panels(kernel, start, end, |panels| {
             packed(matrix, kernel, panels, x, start * LANES, out);
@@ -97,7 +110,7 @@ fn packed(
     panels: Panels<'_>,
     x: &Activations,
     first_row: usize,
-    out: &Mutex<&mut [f32]>,
+    out: &Mutex<Vec<f32>>,
 ) {
     let rows = panels.count * LANES;
     if x.tokens() <= FEW_TOKENS {
@@ -113,7 +126,7 @@ fn packed(
 }
 
 /// Rows `start..end` of a matrix that is not multiplied in integers.
-fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<&mut [f32]>) {
+fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<Vec<f32>>) {
     let (rows, tokens) = (end - start, x.tokens());
     let bytes = matrix.row_range(start, end);
     let mut part = vec![0.0; rows * tokens];
@@ -136,7 +149,7 @@ fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mute
 }
 
 /// Copies `part`, which is `[tokens or more, rows]`, to the rows from `first_row` on of all tokens.
-fn store(part: &[f32], rows: usize, matrix: &Matrix, first_row: usize, tokens: usize, out: &Mutex<&mut [f32]>) {
+fn store(part: &[f32], rows: usize, matrix: &Matrix, first_row: usize, tokens: usize, out: &Mutex<Vec<f32>>) {
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
     for (part, out) in part.chunks_exact(rows.max(1)).zip(out.chunks_exact_mut(matrix.rows().max(1))).take(tokens) {
         let to = out.get_mut(first_row..).unwrap_or_default();

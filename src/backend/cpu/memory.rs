@@ -11,15 +11,18 @@ use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, P
 use crate::gguf::TensorType;
 use crate::quant::Format;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The pages of all groups of a cache.
-#[derive(Debug)]
+///
+/// A clone is a handle to read by. As long as one is held, whoever stores gets a copy of everything to write to.
+#[derive(Debug, Clone)]
 pub struct PageMemory {
     format: &'static Format,
-    groups: Vec<Group>,
+    groups: Arc<Vec<Group>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Group {
     layers: Vec<Layer>,
     page_bytes: usize,
@@ -61,12 +64,12 @@ impl PageMemory {
             let layers = layers.collect();
             Group { layers, page_bytes, pages: vec![] }
         });
-        Ok(PageMemory { format: format_of_rows, groups: groups.collect() })
+        Ok(PageMemory { format: format_of_rows, groups: Arc::new(groups.collect()) })
     }
 
     /// Copies a page that a sequence is about to write and others still read.
     pub fn copy(&mut self, copy: &PageCopy) {
-        let group = &mut self.groups[copy.group];
+        let group = &mut Arc::make_mut(&mut self.groups)[copy.group];
         let original = group.page(copy.from).clone();
         *group.page(copy.to) = original;
     }
@@ -79,7 +82,7 @@ impl PageMemory {
         keys: &[f32],   // [heads, key_size]
         values: &[f32], // [heads, value_size]
     ) -> Result<()> {
-        let (format, group) = (self.format, &mut self.groups[place.group]);
+        let (format, group) = (self.format, &mut Arc::make_mut(&mut self.groups)[place.group]);
         let (layer, offset) = (group.layers[place.index], offset as usize);
         let page = group.page(page);
         let heads = keys.chunks(layer.shape.key_size as usize).zip(values.chunks(layer.shape.value_size as usize));

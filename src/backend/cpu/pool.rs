@@ -1,28 +1,34 @@
 //! Worker threads that wait for work by spinning for a moment, then by giving way, then by sleeping.
 //!
 //! A token is a few hundred short jobs with almost nothing between them, so handing one out must cost about a
-//! microsecond: no thread is started, no lock is contended, no allocation is made. [`Pool::run`] publishes a closure,
-//! takes part in it as worker 0, and returns when everybody who took part is done: one barrier per job.
+//! microsecond: no thread is started and no lock is contended. [`Pool::share`] publishes a job, takes part in it as one
+//! worker of many, and returns when everybody who took part is done: one barrier per job.
+//!
+//! # A job owns what it works on
+//!
+//! Threads that outlive a job cannot borrow from its caller. So what a job reads and writes is moved into it and comes
+//! back when it is done: vectors, and handles to what is shared. Results are computed in memory of the worker's own and
+//! then copied to their place under a lock, which is held for a thousandth of the time. [`Pool::change`] does this for
+//! the elements of one vector. What happens once, at loading, can borrow after all: [`Pool::for_each`] starts threads.
 //!
 //! # Help, not duty
 //!
-//! A worker that has not begun when the caller finishes its own part is no longer waited for: it finds the job closed.
-//! Work is therefore taken piece by piece from a shared counter ([`Pool::for_each_chunk`]), never dealt out by worker
-//! number. That is what makes oversubscription gentle. With four workers on two cores, those that the system does not
-//! run just do not help, and nobody waits for them to be scheduled.
+//! A worker that has not begun when the caller finishes its own part is no longer waited for: it finds the job gone.
+//! Work is therefore taken piece by piece from a shared counter, never dealt out by worker number. That is what makes
+//! oversubscription gentle. With four workers on two cores, those that the system does not run just do not help, and
+//! nobody waits for them to be scheduled.
 //!
 //! # Invariants
 //!
-//! - The closure is called by worker 0, which is the caller, and at most once by each other worker.
-//! - When `run` returns, or panics, no other thread is in the closure, and none will enter it.
+//! - A job has one handle for each worker in it. It is over when the caller's is the last.
 //! - A panic in any worker reaches the caller, after all others have left; the pool remains usable.
-//! - `run` from within a job, or from a second thread at the same time, runs the closure on the caller alone.
+//! - A job from within a job, or from a second thread at the same time, is done by its caller alone.
 
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -30,18 +36,41 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(3);
 /// How long it then offers its core to others before it sleeps. Longer than what lies between two jobs of one token.
 const YIELD: Duration = Duration::from_micros(200);
+/// More workers than any machine has cores.
+const MAX_THREADS: usize = 1 << 16;
 
-/// The part of [`Shared::state`] that counts the workers in the job.
-const ACTIVE: u64 = 0xffff;
-/// Set while workers may join the job.
-const OPEN: u64 = 1 << 16;
-/// Set when the workers should end.
-const QUIT: u64 = 1 << 17;
+/// Set in [`Shared::state`] when the workers should end.
+const QUIT: u64 = 1;
 /// One job more.
-const EPOCH: u64 = 1 << 18;
+const EPOCH: u64 = 2;
 
-type Job<'a> = dyn Fn(usize) + Sync + 'a;
 type Panic = Box<dyn Any + Send>;
+
+/// What workers share: pieces are taken until none is left.
+trait Job: Send + Sync {
+    fn work(&self);
+}
+
+/// A job's pieces, what they work on, and how.
+struct Pieces<S, W> {
+    shared: S,
+    work: W,
+    next: AtomicUsize,
+    count: usize,
+    chunk: usize,
+}
+
+impl<S: Send + Sync, W: Fn(&S, Range<usize>) + Send + Sync> Job for Pieces<S, W> {
+    fn work(&self) {
+        loop {
+            let start = self.next.fetch_add(self.chunk, Ordering::Relaxed);
+            if start >= self.count {
+                return;
+            }
+            (self.work)(&self.shared, start..self.count.min(start.saturating_add(self.chunk)));
+        }
+    }
+}
 
 /// A fixed set of worker threads.
 pub struct Pool {
@@ -53,18 +82,19 @@ pub struct Pool {
 }
 
 struct Shared {
-    /// Number of the job, whether it can be joined, and how many have: all in one word, so that joining is one step.
+    /// Number of the latest job, and whether the workers should end.
     state: AtomicU64,
-    job: Mutex<Option<&'static Job<'static>>>,
+    /// The job, as long as it can be joined.
+    job: Mutex<Option<Arc<dyn Job>>>,
     panic: Mutex<Option<Panic>>,
     asleep: Vec<AtomicBool>, // [workers - 1]
 }
 
 impl Pool {
-    /// A pool of `threads` workers, the caller of [`Pool::run`] included. Zero counts as one. If the system refuses
+    /// A pool of `threads` workers, the caller of [`Pool::share`] included. Zero counts as one. If the system refuses
     /// threads, there are fewer.
     pub fn new(threads: usize) -> Self {
-        let helpers = threads.clamp(1, ACTIVE as usize) - 1;
+        let helpers = threads.clamp(1, MAX_THREADS) - 1;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: Mutex::new(None),
@@ -74,7 +104,7 @@ impl Pool {
         let mut workers = Vec::with_capacity(helpers);
         for index in 0..helpers {
             let shared = Arc::clone(&shared);
-            match thread::Builder::new().name(format!("kiln-{}", index + 1)).spawn(move || work(&shared, index)) {
+            match thread::Builder::new().name(format!("kiln-{}", index + 1)).spawn(move || live(&shared, index)) {
                 Ok(worker) => workers.push(worker),
                 Err(error) => {
                     log::warn!("worker {} of {threads} could not be started: {error}", index + 1);
@@ -91,61 +121,103 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `job` with 0 here, and with their number on those other workers that are free in time. Returns when all
-    /// calls have returned.
+    /// Calls `work` with ranges of at most `chunk` indices that together are `0..count`, on all workers that are free in
+    /// time, and gives `shared` back when all calls have returned. What is worth a single chunk is done on the caller
+    /// alone.
     ///
     /// # Panics
     /// If a call panics.
-    pub fn run(&self, job: impl Fn(usize) + Sync) {
+    pub fn share<S, W>(&self, shared: S, count: usize, chunk: usize, work: W) -> S
+    where
+        S: Send + Sync + 'static,
+        W: Fn(&S, Range<usize>) + Send + Sync + 'static,
+    {
+        let pieces = Pieces { shared, work, next: AtomicUsize::new(0), count, chunk: chunk.max(1) };
         let turn = self.turn.try_lock();
-        if self.workers.is_empty() || matches!(turn, Err(std::sync::TryLockError::WouldBlock)) {
-            return job(0);
+        if count <= chunk || self.workers.is_empty() || matches!(turn, Err(TryLockError::WouldBlock)) {
+            pieces.work();
+            return pieces.shared;
         }
-        self.shared.open(&job, &self.sleepers);
-        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
-        let theirs = self.shared.close();
+        let mut job = Arc::new(pieces);
+        self.shared.open(job.clone(), &self.sleepers);
+        let own = catch_unwind(AssertUnwindSafe(|| job.work()));
+        self.shared.close();
+        let shared = loop {
+            // The others let go of their handles when they are done, the last thing they do.
+            wait(|| (Arc::strong_count(&job) == 1).then_some(()), thread::yield_now);
+            match Arc::try_unwrap(job) {
+                Ok(pieces) => break pieces.shared,
+                Err(held) => job = held,
+            }
+        };
+        let theirs = lock(&self.shared.panic).take();
         drop(turn);
-        if let Some(panic) = own.err().or(theirs) {
-            resume_unwind(panic);
+        match own.err().or(theirs) {
+            Some(panic) => resume_unwind(panic),
+            None => shared,
         }
     }
 
-    /// Calls `work` with ranges of at most `chunk` indices that together are `0..count`, on all workers. What is worth
-    /// a single chunk is done on the caller alone.
-    pub fn for_each_chunk(&self, count: usize, chunk: usize, work: impl Fn(Range<usize>) + Sync) {
+    /// Calls `work` with the number of each chunk of `data` and the chunk, on all workers; in place if there is only one
+    /// chunk or one worker. The last chunk may be shorter.
+    ///
+    /// # Panics
+    /// If a call panics; the data are lost then.
+    pub fn change<T, W>(&self, data: &mut Vec<T>, chunk: usize, work: W)
+    where
+        T: Copy + Send + 'static,
+        W: Fn(usize, &mut [T]) + Send + Sync + 'static,
+    {
         let chunk = chunk.max(1);
-        if count <= chunk || self.workers.is_empty() {
-            return (0..count).step_by(chunk).for_each(|start| work(start..count.min(start.saturating_add(chunk))));
+        if data.len() <= chunk || self.workers.is_empty() {
+            return data.chunks_mut(chunk).enumerate().for_each(|(index, chunk)| work(index, chunk));
         }
-        let next = AtomicUsize::new(0);
-        self.run(|_| {
-            loop {
-                let start = next.fetch_add(chunk, Ordering::Relaxed);
-                if start >= count {
-                    return;
+        let count = data.len().div_ceil(chunk);
+        let shared = Mutex::new(std::mem::take(data));
+        let shared = self.share(shared, count, 1, move |data, indices| {
+            let mut own = Vec::with_capacity(chunk);
+            for index in indices {
+                let start = index * chunk;
+                own.clear();
+                own.extend_from_slice(lock(data).chunks(chunk).nth(index).unwrap_or_default());
+                work(index, &mut own);
+                if let Some(place) = lock(data).get_mut(start..start + own.len()) {
+                    place.copy_from_slice(&own);
                 }
-                work(start..count.min(start.saturating_add(chunk)));
             }
         });
+        *data = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// Calls `work` with each item, on all workers. Items are taken under a lock, so they should be few and large.
+    /// Calls `work` with each item, on as many threads as the pool has, which are started for this: for what happens
+    /// once. Items are taken under a lock, so they should be few and large.
+    ///
+    /// # Panics
+    /// If a call panics.
     pub fn for_each<T>(&self, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
         if self.workers.is_empty() {
             return items.for_each(work);
         }
         let items = Mutex::new(items);
-        self.run(|_| {
+        let take = || {
             loop {
                 let next = lock(&items).next();
                 let Some(item) = next else { return };
                 work(item);
             }
+        };
+        thread::scope(|scope| {
+            for _ in &self.workers {
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, take) {
+                    log::warn!("a thread could not be started: {error}");
+                }
+            }
+            take();
         });
     }
 
-    /// Calls `work` with the number of each chunk of `data` and the chunk, on all workers; alone if there is only one.
-    /// The last chunk may be shorter.
+    /// Calls `work` with the number of each chunk of `data` and the chunk, as [`Pool::for_each`] does; alone if there is
+    /// only one. The last chunk may be shorter.
     pub fn for_each_chunk_mut<T: Send>(&self, data: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
         let chunk = chunk.max(1);
         if data.len() <= chunk {
@@ -200,14 +272,9 @@ fn wait<T>(ready: impl Fn() -> Option<T>, sleep: impl Fn()) -> T {
 
 impl Shared {
     /// Lets the workers join `job`.
-    fn open(&self, job: &Job<'_>, sleepers: &[Thread]) {
-        // SAFETY: only the lifetime changes. A worker takes the reference out of the slot and uses it between joining
-        // (it adds itself to the active count of an open job, in one atomic step) and leaving (it subtracts itself).
-        // `close`, which `Pool::run` calls on every path before it returns or unwinds, first ends joining, then waits
-        // for the count to be zero, then empties the slot; so the reference is never used after `job` is gone.
-        let job = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
+    fn open(&self, job: Arc<dyn Job>, sleepers: &[Thread]) {
         *lock(&self.job) = Some(job);
-        self.state.fetch_add(EPOCH | OPEN, Ordering::SeqCst);
+        self.state.fetch_add(EPOCH, Ordering::SeqCst);
         for (asleep, sleeper) in self.asleep.iter().zip(sleepers) {
             if asleep.swap(false, Ordering::SeqCst) {
                 sleeper.unpark();
@@ -215,52 +282,42 @@ impl Shared {
         }
     }
 
-    /// Ends joining, waits for those who have joined, and returns the first panic.
-    fn close(&self) -> Option<Panic> {
-        self.state.fetch_and(!OPEN, Ordering::SeqCst);
-        wait(|| (self.state.load(Ordering::Acquire) & ACTIVE == 0).then_some(()), thread::yield_now);
+    /// Ends joining.
+    fn close(&self) {
         *lock(&self.job) = None;
-        lock(&self.panic).take()
     }
 
-    /// Joins the open job if it is not `done` yet, and returns its number. `Some(None)` is the end.
-    fn join(&self, done: u64) -> Option<Option<u64>> {
+    /// The number of a job after `done`. `Some(None)` is the end.
+    fn news(&self, done: u64) -> Option<Option<u64>> {
         let state = self.state.load(Ordering::SeqCst);
-        if state & QUIT != 0 {
-            return Some(None);
+        match state / EPOCH {
+            _ if state & QUIT != 0 => Some(None),
+            epoch => (epoch != done).then_some(Some(epoch)),
         }
-        let epoch = state / EPOCH;
-        if epoch == done || state & OPEN == 0 {
-            return None;
-        }
-        let joined = self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
-        joined.ok().map(|_| Some(epoch))
     }
 }
 
 /// The life of a worker.
-fn work(shared: &Shared, index: usize) {
+fn live(shared: &Shared, index: usize) {
     let Some(asleep) = shared.asleep.get(index) else { return };
     let mut done = 0;
     loop {
         let sleep = || {
             asleep.store(true, Ordering::SeqCst);
             // Whoever opens a job after this look sees the flag and wakes this thread; park then returns at once.
-            let state = shared.state.load(Ordering::SeqCst);
-            if state & QUIT == 0 && (state & OPEN == 0 || state / EPOCH == done) {
+            if shared.news(done).is_none() {
                 thread::park();
             }
             asleep.store(false, Ordering::SeqCst);
         };
-        let Some(epoch) = wait(|| shared.join(done), sleep) else { return };
+        let Some(epoch) = wait(|| shared.news(done), sleep) else { return };
         done = epoch;
-        let job = *lock(&shared.job);
+        let job = lock(&shared.job).clone();
         if let Some(job) = job
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(index + 1)))
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.work()))
         {
             lock(&shared.panic).get_or_insert(panic);
         }
-        shared.state.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -277,7 +334,7 @@ mod tests {
             for count in [0, 1, 7, 64, 1000] {
                 for chunk in [0, 1, 3, 64, 5000] {
                     let seen: Vec<AtomicU32> = (0..count).map(|_| AtomicU32::new(0)).collect();
-                    pool.for_each_chunk(count, chunk, |range| {
+                    let seen = pool.share(seen, count, chunk, move |seen, range| {
                         assert!(range.len() <= chunk.max(1));
                         range.for_each(|i| _ = seen[i].fetch_add(1, Ordering::Relaxed));
                     });
@@ -289,18 +346,19 @@ mod tests {
 
     #[test]
     fn chunks_to_write() {
-        let pool = Pool::new(3);
-        let mut data = vec![0; 1003];
-        pool.for_each_chunk_mut(&mut data, 10, |index, chunk| chunk.fill(index + 1));
-        assert!(data.iter().enumerate().all(|(i, &value)| value == i / 10 + 1));
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            let mut data = vec![1; 1003];
+            pool.change(&mut data, 10, |index, chunk| chunk.iter_mut().for_each(|value| *value += index));
+            assert!(data.iter().enumerate().all(|(i, &value)| value == i / 10 + 1));
+            pool.for_each_chunk_mut(&mut data, 10, |index, chunk| chunk.iter_mut().for_each(|value| *value -= index));
+            assert_eq!(data, [1; 1003]);
+        }
     }
 
-    #[test]
-    fn the_other_workers_help() {
-        let pool = Pool::new(2);
-        // Each waits until the other is there: would hang if the caller did everything.
-        let there = AtomicU32::new(0);
-        pool.run(|_| {
+    /// A job in which each of two workers waits until the other is there: would hang if the caller did everything.
+    fn meet(pool: &Pool) {
+        let there = pool.share(AtomicU32::new(0), 2, 1, |there, _| {
             there.fetch_add(1, Ordering::SeqCst);
             while there.load(Ordering::SeqCst) < 2 {
                 thread::yield_now();
@@ -310,11 +368,16 @@ mod tests {
     }
 
     #[test]
+    fn the_other_workers_help() {
+        meet(&Pool::new(2));
+    }
+
+    #[test]
     fn panics_reach_the_caller_and_the_pool_lives() {
         let pool = Pool::new(4);
         for culprit in 0..100 {
             let panic = catch_unwind(AssertUnwindSafe(|| {
-                pool.for_each_chunk(100, 1, |range| {
+                pool.share((), 100, 1, move |(), range| {
                     if range.start == culprit {
                         resume_unwind(Box::new("culprit"));
                     }
@@ -322,25 +385,35 @@ mod tests {
             }));
             assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"culprit"));
         }
-        let sum = AtomicUsize::new(0);
-        pool.for_each_chunk(100, 1, |range| _ = sum.fetch_add(range.start, Ordering::Relaxed));
+        let sum =
+            pool.share(AtomicUsize::new(0), 100, 1, |sum, range| _ = sum.fetch_add(range.start, Ordering::Relaxed));
         assert_eq!(sum.into_inner(), 4950);
     }
 
     #[test]
     fn a_job_within_a_job_and_two_callers() {
-        let pool = Pool::new(3);
-        let sum = AtomicUsize::new(0);
+        let pool = Arc::new(Pool::new(3));
+        let sum = Arc::new(AtomicUsize::new(0));
         let job = || {
-            pool.for_each_chunk(20, 1, |_| {
-                pool.for_each_chunk(20, 1, |_| _ = sum.fetch_add(1, Ordering::Relaxed));
+            pool.share((pool.clone(), sum.clone()), 20, 1, |(pool, sum), _| {
+                pool.share(sum.clone(), 20, 1, |sum, _| _ = sum.fetch_add(1, Ordering::Relaxed));
             });
         };
         thread::scope(|scope| {
             scope.spawn(job);
             scope.spawn(job);
         });
-        assert_eq!(sum.into_inner(), 800);
+        assert_eq!(sum.load(Ordering::Relaxed), 800);
+    }
+
+    #[test]
+    fn what_a_job_owned_is_dropped_by_its_caller() {
+        let pool = Pool::new(4);
+        let owned = Arc::new(());
+        for _ in 0..1000 {
+            drop(pool.share(owned.clone(), 8, 1, |_, _| {}));
+            assert_eq!(Arc::strong_count(&owned), 1);
+        }
     }
 
     #[test]
@@ -348,13 +421,7 @@ mod tests {
         let pool = Pool::new(2);
         for _ in 0..3 {
             thread::sleep(YIELD * 10);
-            let there = AtomicU32::new(0);
-            pool.run(|_| {
-                there.fetch_add(1, Ordering::SeqCst);
-                while there.load(Ordering::SeqCst) < 2 {
-                    thread::yield_now();
-                }
-            });
+            meet(&pool);
         }
     }
 }

@@ -292,10 +292,9 @@ fn weights(kind: TensorType, count: usize, mut byte: impl FnMut() -> u8) -> Vec<
     bytes
 }
 
-fn product(matrix: &Matrix, activations: &Activations, pool: &Pool) -> Vec<f32> {
-    let mut out = vec![f32::NAN; activations.tokens() * matrix.rows()];
-    matmul(&[matrix], activations, &mut [&mut out], pool).unwrap();
-    out
+fn product(matrix: Matrix, activations: &Arc<Activations>, pool: &Pool) -> Vec<f32> {
+    let out = vec![f32::NAN; activations.tokens() * matrix.rows()];
+    matmul(&[matrix].into(), activations, vec![out], pool).unwrap().remove(0)
 }
 
 /// The same products on all units. Integers are the same, so only the rounding of the last few additions differs.
@@ -309,11 +308,12 @@ fn hold_units(random: &mut Random, kind: TensorType, bytes: Vec<u8>, rows: usize
     for tokens in [1, 2, 3, 4, 9] {
         let x: Vec<f32> = (0..tokens * columns).map(|_| random.number()).collect();
         let mut activations = Activations::new();
-        activations.quantize(&x, tokens, columns, matrix(Level::Scalar).forms(), &pool);
-        let expected = product(&matrix(Level::Scalar), &activations, &pool);
+        activations.quantize(&x.into(), tokens, columns, matrix(Level::Scalar).forms(), &pool);
+        let activations = activations.into();
+        let expected = product(matrix(Level::Scalar), &activations, &pool);
         let size: f64 = expected.iter().map(|&b| f64::from(b).powi(2)).sum();
         for level in [Level::Avx2, Level::Avx512, Level::Neon] {
-            let found = product(&matrix(level), &activations, &pool);
+            let found = product(matrix(level), &activations, &pool);
             let error: f64 = found.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
             assert!(error <= 1e-10 * size, "{kind} {level:?} {tokens} tokens: {:e}", error / size);
         }
