@@ -96,6 +96,32 @@ pub enum Error {
         /// What may be handed over.
         expected: String,
     },
+    /// A GPU, a shader or a buffer that is not as it has to be.
+    #[error("GPU {subject}: found {found}, expected {expected}")]
+    Gpu {
+        /// The adapter, shader or buffer.
+        subject: String,
+        /// What the driver or the program says.
+        found: String,
+        /// What was needed.
+        expected: String,
+    },
+    /// A GPU that has no room for something.
+    #[error("GPU memory: no room for {bytes} bytes of {what}")]
+    GpuMemory {
+        /// What was to be put there.
+        what: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A GPU that is gone: unplugged, reset by its driver, or given up. What was computed on it has to be computed again.
+    #[error("GPU `{name}` was lost: {reason}")]
+    GpuLost {
+        /// The adapter.
+        name: String,
+        /// What the driver says.
+        reason: String,
+    },
     /// Any of the above, in a named file.
     #[error("{}: {source}", path.display())]
     File {

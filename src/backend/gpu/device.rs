@@ -1,0 +1,195 @@
+//! The device: which adapter is chosen, what is asked of it, and what of that it really has.
+
+use super::tiers::{Tier, Tiers};
+use crate::{Error, Result};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How a device is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct GpuOptions {
+    /// Part of the name of the adapter to use, in any case. Without it the best one is taken: discrete before
+    /// integrated; one that is emulated by the processor only if it is asked for by name.
+    pub name: Option<String>,
+    /// Tiers not to use, though the device has them.
+    pub without: Tiers,
+    /// Whether shaders keep the checks of array bounds and loops that safe ones have. Slower; for tests.
+    pub checked: bool,
+    /// The largest binding to use, if the device allows more.
+    pub binding_bytes: Option<u64>,
+}
+
+/// A GPU that is open. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Gpu {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    tiers: Tiers,
+    checked: bool,
+    binding_bytes: u64,
+    lost: Arc<Lost>,
+}
+
+/// What became of the device.
+#[derive(Default)]
+struct Lost {
+    is_lost: AtomicBool,
+    reason: Mutex<String>,
+}
+
+/// What an application that opens a device by itself should ask for, so that kiln can use it well.
+#[derive(Debug, Clone)]
+pub struct Requirements {
+    /// Features, as many of them as the adapter has.
+    pub features: wgpu::Features,
+    /// Limits, as high as the adapter goes.
+    pub limits: wgpu::Limits,
+}
+
+impl Gpu {
+    /// Opens a device.
+    pub async fn open(options: &GpuOptions) -> Result<Gpu> {
+        let adapter = choose(&adapters().await, options.name.as_deref())?;
+        let Requirements { features, limits } = Self::requirements(&adapter);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("kiln"),
+            required_features: features,
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Gpu {
+            subject: format!("adapter `{}`", adapter.get_info().name),
+            found: error.to_string(),
+            expected: "a device".into(),
+        })?;
+        let lost = Arc::<Lost>::default();
+        // Without this handler wgpu panics. Errors that matter are caught where they arise.
+        device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
+        Ok(Self::of(adapter.get_info(), device, queue, options, lost))
+    }
+
+    /// Uses a device that the application has opened, with what [`Gpu::requirements`] names or less.
+    pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
+        Self::of(adapter.get_info(), device, queue, &GpuOptions::default(), Arc::default())
+    }
+
+    /// What to ask an adapter for.
+    pub fn requirements(adapter: &wgpu::Adapter) -> Requirements {
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        Requirements { features: adapter.features() & wanted, limits: adapter.limits() }
+    }
+
+    fn of(
+        info: wgpu::AdapterInfo,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+        lost: Arc<Lost>,
+    ) -> Gpu {
+        let told = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            *told.reason.lock().unwrap_or_else(PoisonError::into_inner) = format!("{reason:?}: {message}");
+            told.is_lost.store(true, Ordering::Release);
+        });
+        let limit = device.limits().max_storage_buffer_binding_size.min(device.limits().max_buffer_size);
+        let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(limit).min(MOST_BINDING_BYTES);
+        let tiers = Tiers::of(&device, &info).without(options.without);
+        log::info!("GPU {} ({:?}, {:?}): {tiers}", info.name, info.backend, info.device_type);
+        let checked = options.checked;
+        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, checked, binding_bytes, lost }) }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// The adapter's name, driver and kind.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.shared.info
+    }
+
+    /// The tiers in use.
+    pub fn tiers(&self) -> Tiers {
+        self.shared.tiers
+    }
+
+    /// Whether a tier is in use.
+    pub fn has(&self, tier: Tier) -> bool {
+        self.shared.tiers.has(tier)
+    }
+
+    /// Whether shaders keep their checks.
+    pub fn checked(&self) -> bool {
+        self.shared.checked
+    }
+
+    /// The most bytes that go into one binding.
+    pub fn binding_bytes(&self) -> u64 {
+        self.shared.binding_bytes
+    }
+
+    /// An error if the device is gone.
+    pub fn check(&self) -> Result<()> {
+        let lost = &self.shared.lost;
+        if !lost.is_lost.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = lost.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(Error::GpuLost { name: self.shared.info.name.clone(), reason })
+    }
+}
+
+/// As much as a binding may hold on any device: more makes offsets in shaders overflow.
+const MOST_BINDING_BYTES: u64 = 1 << 30;
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({}, {:?}, {})", self.shared.info.name, self.shared.info.backend, self.shared.tiers)
+    }
+}
+
+/// All adapters of the machine, but those that only OpenGL reaches.
+async fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    // The default of debug builds asks drivers to validate, and compiles shaders without optimisation.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(92);
+    wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY).await
+}
+
+/// The adapter of this name, or the best.
+fn choose(adapters: &[wgpu::Adapter], name: Option<&str>) -> Result<wgpu::Adapter> {
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+        wgpu::DeviceType::Cpu => 3,
+    };
+    let is_asked_for = |adapter: &&wgpu::Adapter| match name {
+        Some(name) => adapter.get_info().name.to_lowercase().contains(&name.to_lowercase()),
+        None => adapter.get_info().device_type != wgpu::DeviceType::Cpu,
+    };
+    adapters.iter().filter(is_asked_for).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
+        let names: Vec<String> = adapters.iter().map(|adapter| format!("`{}`", adapter.get_info().name)).collect();
+        Error::Gpu {
+            subject: "adapter".into(),
+            found: if names.is_empty() { "none".into() } else { names.join(", ") },
+            expected: name.map_or("a GPU that is not emulated".into(), |name| format!("one named like `{name}`")),
+        }
+    })
+}

@@ -1,0 +1,78 @@
+//! Tiers: what a device can do beyond plain WebGPU, each of which makes something faster and none of which is needed.
+
+use std::fmt;
+
+/// Something that a device can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Sums and maxima over the lanes that run together, however many those are.
+    Subgroups,
+    /// 16-bit floating-point numbers in shaders. They are stored and multiplied, never added up.
+    F16,
+    /// Products of four bytes with four bytes in one instruction.
+    Dot,
+}
+
+/// A set of tiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tiers {
+    bits: u8,
+}
+
+/// All tiers, in order.
+pub const TIERS: [Tier; 3] = [Tier::Subgroups, Tier::F16, Tier::Dot];
+
+impl Tiers {
+    /// No tier: plain WebGPU.
+    pub const NONE: Tiers = Tiers { bits: 0 };
+    /// All there are.
+    pub const ALL: Tiers = Tiers { bits: 7 };
+
+    /// What a device has.
+    pub(super) fn of(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> Self {
+        let features = device.features();
+        let mut tiers = Tiers::NONE;
+        if features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4 {
+            tiers = tiers.with(Tier::Subgroups);
+        }
+        if features.contains(wgpu::Features::SHADER_F16) {
+            tiers = tiers.with(Tier::F16);
+        }
+        // Every device computes these products; Apple's only by parts, which is slower than not using them.
+        if info.backend != wgpu::Backend::Metal {
+            tiers = tiers.with(Tier::Dot);
+        }
+        tiers
+    }
+
+    /// With one more.
+    #[must_use]
+    pub const fn with(self, tier: Tier) -> Self {
+        Tiers { bits: self.bits | 1 << tier as u8 }
+    }
+
+    /// Those that are not among `others`.
+    #[must_use]
+    pub const fn without(self, others: Tiers) -> Self {
+        Tiers { bits: self.bits & !others.bits }
+    }
+
+    /// Whether a tier is among them.
+    pub const fn has(self, tier: Tier) -> bool {
+        self.bits >> tier as u8 & 1 == 1
+    }
+}
+
+impl fmt::Display for Tiers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plain WebGPU")?;
+        TIERS.iter().filter(|&&tier| self.has(tier)).try_for_each(|tier| {
+            let name = match tier {
+                Tier::Subgroups => "subgroups",
+                Tier::F16 => "f16",
+                Tier::Dot => "packed dot products",
+            };
+            write!(f, ", {name}")
+        })
+    }
+}
