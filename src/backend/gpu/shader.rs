@@ -202,7 +202,7 @@ impl Expansion<'_> {
     fn block<'l>(&self, lines: &'l [&'l str], start: usize) -> Result<(&'l [&'l str], &'l [&'l str], usize)> {
         let (mut depth, mut middle) = (0, None);
         for (index, line) in lines.iter().enumerate().skip(start) {
-            match line.trim_start().split_whitespace().next() {
+            match line.split_whitespace().next() {
                 Some("#if" | "#repeat") => depth += 1,
                 Some("#else") if depth == 0 => middle = Some(index),
                 Some("#end") if depth == 0 => {
