@@ -12,7 +12,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use kiln::backend::cpu::batch::Batch;
+use kiln::backend::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};

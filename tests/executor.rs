@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
-use kiln::backend::cpu::batch::Batch;
+use kiln::backend::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;

@@ -2,7 +2,7 @@
 //!
 //! Some models lie in `tests/golden/models`; `KILN_GOLDEN` names the folder that holds the others.
 
-use kiln::backend::cpu::batch::Batch;
+use kiln::backend::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::matrix::MatrixOptions;
 use kiln::backend::cpu::memory::PageMemory;

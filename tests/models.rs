@@ -6,7 +6,7 @@
 
 mod tiny;
 
-use kiln::backend::cpu::batch::Batch;
+use kiln::backend::batch::Batch;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};

@@ -1,4 +1,6 @@
 //! Backends execute programs: [`cpu`] in plain Rust and SIMD, [`gpu`] in WGSL. A backend knows nothing of models.
 
+pub mod batch;
 pub mod cpu;
 pub mod gpu;
+mod weights;

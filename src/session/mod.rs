@@ -24,7 +24,7 @@ pub use memory::MemoryPlan;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
 use crate::Result;
-use crate::backend::cpu::batch::Batch;
+use crate::backend::batch::Batch;
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
 use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};

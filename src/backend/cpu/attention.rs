@@ -4,11 +4,11 @@
 //! Work is cut by blocks of tokens and heads of keys and values; where that gives too few pieces for the workers, as it
 //! does for one token behind a long text, by pages too, and the unfinished softmaxes are put together at the end.
 
-use super::batch::missing_page;
 use super::memory::PageMemory;
 use super::pool::Pool;
 use super::simd::attend::{PAGE, Page, Softmaxes};
 use super::simd::{Level, on};
+use crate::backend::batch::missing_page;
 use crate::cache::{LayerPlace, PageId};
 use crate::program::KeyValues;
 use crate::{Error, Result};

@@ -6,15 +6,15 @@
 
 use super::activations::Activations;
 use super::attention::Attention;
-use super::batch::{Batch, place_of, store};
 use super::matmul::{forms, matmul};
 use super::matrix::{Matrix, MatrixOptions};
-use super::memory::PageMemory;
+use super::memory::{self, PageMemory, store};
 use super::pool::Pool;
 use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
-use super::weights::Weights;
 use crate::Result;
+use crate::backend::batch::{Batch, place_of};
+use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
@@ -146,7 +146,7 @@ impl Executor {
         for (numbers, slot) in scratch.slots.iter_mut().zip(&program.slots) {
             Arc::make_mut(numbers).resize(batch.numbers(slot), 0.0);
         }
-        batch.run(program, sequence, memory, |sequence, memory| {
+        memory::run(batch, program, sequence, memory, |sequence, memory| {
             let start = sequence.len() as usize;
             scratch.turns.resize_with(program.ropes.len(), Arc::default);
             for ((turns, rope), angles) in scratch.turns.iter_mut().zip(&program.ropes).zip(&self.weights.angles) {

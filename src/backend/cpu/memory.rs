@@ -7,8 +7,10 @@
 use super::simd::float::{Narrow, Widen};
 use super::simd::{Level, on};
 use crate::Result;
-use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId};
+use crate::backend::batch::{Batch, missing_page};
+use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence};
 use crate::gguf::TensorType;
+use crate::program::Program;
 use crate::quant::Format;
 use std::ops::Range;
 use std::sync::Arc;
@@ -131,6 +133,35 @@ impl Group {
         }
         page
     }
+}
+
+/// Runs a batch: pages are found and copied, then `steps` does the work, and the sequence grows if that goes well.
+pub(super) fn run<T>(
+    batch: Batch,
+    program: &Program,
+    sequence: &mut Sequence,
+    memory: &mut PageMemory,
+    steps: impl FnOnce(&Sequence, &mut PageMemory) -> Result<T>,
+) -> Result<T> {
+    for copy in batch.begin(program, sequence)? {
+        memory.copy(&copy);
+    }
+    let result = steps(sequence, memory);
+    batch.end(sequence, result)
+}
+
+/// Stores the keys and values of a batch's tokens.
+pub(super) fn store(
+    (place, sequence): (LayerPlace, &Sequence),
+    memory: &mut PageMemory,
+    keys: std::slice::Chunks<f32>,
+    values: std::slice::Chunks<f32>,
+) -> Result<()> {
+    for (position, (keys, values)) in (sequence.len()..).zip(keys.zip(values)) {
+        let slot = sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position as usize))?;
+        memory.store(place, slot, keys, values)?;
+    }
+    Ok(())
 }
 
 /// Encodes a row; the last block is filled up with zeros.

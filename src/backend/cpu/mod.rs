@@ -9,7 +9,6 @@
 pub mod activations;
 mod attention;
 pub mod bandwidth;
-pub mod batch;
 pub mod executor;
 mod huge;
 pub mod matmul;
@@ -20,4 +19,3 @@ pub mod pool;
 pub mod reference;
 #[allow(unsafe_code)] // names the instructions of vector units
 pub mod simd;
-mod weights;

@@ -2,11 +2,11 @@
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
-use super::batch::{Batch, missing_page, place_of, store};
-use super::memory::PageMemory;
+use super::memory::{self, PageMemory, store};
 use super::ops;
-use super::weights::Weights;
 use crate::Result;
+use crate::backend::batch::{Batch, missing_page, place_of};
+use crate::backend::weights::Weights;
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
 use crate::gguf::Gguf;
 use crate::program::{KeyValues, Op, Product, Program, SlotId};
@@ -35,7 +35,7 @@ impl Reference {
     /// If this fails, the sequence is what it was before.
     pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
         let program = self.program();
-        batch.run(program, sequence, memory, |sequence, memory| {
+        memory::run(batch, program, sequence, memory, |sequence, memory| {
             let mut slots: Vec<Vec<f32>> = program.slots.iter().map(|slot| vec![0.0; batch.numbers(slot)]).collect();
             for step in &program.steps {
                 self.step(&step.op, batch, &mut slots, sequence, memory)?;

@@ -8,7 +8,7 @@
 //! | `#if FLAG`, `#if !FLAG`, `#else`, `#end` | what is between, if the flag is set, or not set |
 //! | `#repeat i 4` … `#end` | what is between, for `$i` from 0 to 3; the count may be `$NAME` |
 //!
-//! Elsewhere `$NAME` stands for a constant's value. Loops are unrolled by `#repeat` because no compiler on the way to the
+//! Elsewhere `$NAME` or `${NAME}` stands for a constant's value. Loops are unrolled by `#repeat` because no compiler on the way to the
 //! GPU does it.
 //!
 //! Checks: shaders are made by this crate, and every size that steers them comes from checked values on the host, so
@@ -223,8 +223,13 @@ impl Expansion<'_> {
         let mut rest = line;
         while let Some(dollar) = rest.find('$') {
             let (before, after) = (&rest[..dollar], &rest[dollar + 1..]);
-            let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
-            let (name, behind) = after.split_at(end);
+            let (name, behind) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+                Some(parts) => parts,
+                None => {
+                    let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
+                    after.split_at(end)
+                }
+            };
             result.push_str(before);
             let counter = counters.iter().rev().find(|counter| counter.0 == name).map(|counter| counter.1.to_string());
             let constant = || self.variant.constants.iter().find(|constant| constant.0 == name);
@@ -261,7 +266,7 @@ mod tests {
     #[test]
     fn repetitions_count() {
         assert_eq!(
-            expand("#repeat i $N\n#repeat j 2\nx$i = $j$N;\n#end\n#end", &[]),
+            expand("#repeat i $N\n#repeat j 2\nx$i = ${j}$N;\n#end\n#end", &[]),
             "x0 = 02;\nx0 = 12;\nx1 = 02;\nx1 = 12;\n"
         );
     }

@@ -1,8 +1,7 @@
 //! Tokens to run, and the frame around running them: checks, pages, and what happens when something fails.
 
-use super::memory::PageMemory;
 use crate::Result;
-use crate::cache::{LayerPlace, Sequence};
+use crate::cache::{LayerPlace, PageCopy, Sequence};
 use crate::error::Error;
 use crate::program::{KeyValuesId, Program, Rows, Slot};
 
@@ -39,27 +38,23 @@ impl Batch<'_> {
         }
     }
 
-    /// Calls `steps` when the sequence has pages for the batch, and lets it grow by the batch if that goes well. If it
-    /// does not, the sequence is what it was before.
-    pub(super) fn run(
-        &self,
-        program: &Program,
-        sequence: &mut Sequence,
-        memory: &mut PageMemory,
-        steps: impl FnOnce(&Sequence, &mut PageMemory) -> Result<Vec<f32>>,
-    ) -> Result<Vec<f32>> {
+    /// Finds pages for the batch. Returns the copies that must be made before anything is stored.
+    pub(super) fn begin(&self, program: &Program, sequence: &mut Sequence) -> Result<Vec<PageCopy>> {
         self.check(program)?;
-        let before = sequence.len();
-        let tokens = u32::try_from(self.tokens.len()).unwrap_or(u32::MAX);
-        for copy in sequence.reserve(tokens)? {
-            memory.copy(&copy);
+        sequence.reserve(self.len_tokens())
+    }
+
+    /// Lets the sequence grow by the batch if all went well. If it did not, the sequence is what it was before.
+    pub(super) fn end<T>(&self, sequence: &mut Sequence, result: Result<T>) -> Result<T> {
+        match &result {
+            Ok(_) => sequence.commit(self.len_tokens())?,
+            Err(_) => sequence.truncate(sequence.len())?,
         }
-        let logits = steps(sequence, memory);
-        match &logits {
-            Ok(_) => sequence.commit(tokens)?,
-            Err(_) => sequence.truncate(before)?,
-        }
-        logits
+        result
+    }
+
+    fn len_tokens(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -80,18 +75,4 @@ pub(super) fn missing_page(position: usize) -> Error {
         found: format!("no page for position {position}"),
         expected: "a page for every position that is written or seen".into(),
     }
-}
-
-/// Stores the keys and values of a batch's tokens.
-pub(super) fn store(
-    (place, sequence): (LayerPlace, &Sequence),
-    memory: &mut PageMemory,
-    keys: std::slice::Chunks<f32>,
-    values: std::slice::Chunks<f32>,
-) -> Result<()> {
-    for (position, (keys, values)) in (sequence.len()..).zip(keys.zip(values)) {
-        let slot = sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position as usize))?;
-        memory.store(place, slot, keys, values)?;
-    }
-    Ok(())
 }
