@@ -58,6 +58,13 @@ impl Weights {
         format.decode(&self.file.data_range(tensor, range)?, values)
     }
 
+    /// The bytes of one row.
+    pub fn row(&self, id: WeightId, row: usize) -> Result<Cow<'_, [u8]>> {
+        let tensor = self.tensor(id);
+        let row_bytes = Format::of(tensor.tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;
+        self.file.data_range(tensor, (row * row_bytes) as u64..((row + 1) * row_bytes) as u64)
+    }
+
     /// The bytes of some rows, without a copy where the file is in memory.
     pub fn rows(&self, id: WeightId, rows: Range<usize>) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let row_bytes = Format::of(self.tensor(id).tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;

@@ -9,6 +9,11 @@
 //! | [`readback`] | results back from the device |
 
 pub mod device;
+mod plan;
+mod memory;
+mod products;
+mod step;
+mod record;
 pub mod readback;
 pub mod shader;
 pub mod sources;

@@ -1,0 +1,263 @@
+//! From the nodes of a plan to dispatches: which kernel, with which parameters and buffers.
+
+use super::device::Gpu;
+use super::pages::Pages;
+use super::plan::{Node, Plan, Stack};
+use super::products::{Epilogue, ProductKernel, ProductParams, takes_integers};
+use super::record::{Draft, Size};
+use super::rows::{self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams};
+use super::slots::Slots;
+use super::step::StepBuffers;
+use super::store::Store;
+use crate::cache::Cache;
+use crate::program::{Program, Rows, SlotId, WeightId};
+use crate::{Error, Result};
+use std::collections::HashSet;
+
+/// All that dispatches are made of, for batches of up to so many tokens.
+pub struct Drafting<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// What is computed.
+    pub program: &'a Program,
+    /// In which order.
+    pub plan: &'a Plan,
+    /// What changes from step to step.
+    pub step: &'a StepBuffers,
+    /// Activations.
+    pub slots: &'a Slots,
+    /// Keys and values.
+    pub pages: &'a Pages,
+    /// Weights.
+    pub store: &'a Store,
+    /// The books of the pages.
+    pub cache: &'a Cache,
+    /// For attention that is cut by pages.
+    pub partials: &'a wgpu::Buffer,
+    /// The most tokens.
+    pub tokens: u32,
+}
+
+/// The dispatches so far.
+struct Drafts {
+    list: Vec<Draft>,
+    /// Slots whose eight-bit form is that of what they hold.
+    rounded: HashSet<SlotId>,
+}
+
+impl Drafting<'_> {
+    /// The dispatches of the program.
+    pub fn drafts(&self) -> Result<Vec<Draft>> {
+        let mut drafts = Drafts { list: vec![], rounded: HashSet::new() };
+        for node in &self.plan.nodes {
+            self.node(node, &mut drafts)?;
+        }
+        Ok(drafts.list)
+    }
+
+    fn node(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
+        match node {
+            Node::Embed { table, out } => self.embed(*table, *out, drafts)?,
+            Node::Select { input, out } => {
+                let params = SelectParams {
+                    outputs: rows::outputs(Rows::Outputs),
+                    width: self.width(*out),
+                    input: self.view(*input),
+                    output: self.view(*out),
+                };
+                let buffers = [self.slots.buffer(*input), &self.step.outputs, self.slots.buffer(*out)];
+                drafts.list.push(self.rows(params.kernel(1), params, &buffers, *out));
+                drafts.rounded.remove(out);
+            }
+            Node::Norm { .. } => self.norm(node, drafts)?,
+            Node::Product(stack) => self.product(stack, drafts)?,
+            Node::Gate { activation, gate, up, out } => {
+                let in_place = gate == out;
+                let params = GateParams {
+                    outputs: self.outputs(*out),
+                    width: self.width(*out),
+                    gate: self.view(*gate),
+                    up: self.view(*up),
+                    output: self.view(*out),
+                };
+                let kernel = params.kernel(rows::Gate { activation: *activation, in_place, quantize: false }, 1);
+                let [gate, up, output] = [gate, up, out].map(|slot| self.slots.buffer(*slot));
+                let buffers = if in_place { vec![up, gate] } else { vec![gate, up, output] };
+                drafts.list.push(self.rows(kernel, params, &buffers, *out));
+                drafts.rounded.remove(out);
+            }
+            Node::Add { from, to } => {
+                let (outputs, width) = (self.outputs(*to), self.width(*to));
+                let params = AddParams { outputs, width, addend: self.view(*from), sum: self.view(*to) };
+                let buffers = [self.slots.buffer(*from), self.slots.buffer(*to)];
+                drafts.list.push(self.rows(params.kernel(1), params, &buffers, *to));
+                drafts.rounded.remove(to);
+            }
+            Node::Scale { slot, factor } => {
+                let (outputs, width) = (self.outputs(*slot), self.width(*slot));
+                let params = ScaleParams { outputs, width, values: self.view(*slot), factor: *factor };
+                drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(*slot)], *slot));
+                drafts.rounded.remove(slot);
+            }
+            Node::Softcap { slot, cap } => {
+                let (outputs, width) = (self.outputs(*slot), self.width(*slot));
+                let params = SoftcapParams { outputs, width, values: self.view(*slot), cap: *cap };
+                drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(*slot)], *slot));
+                drafts.rounded.remove(slot);
+            }
+            Node::Rotate(rotation) => {
+                drafts.list.extend(self.rotation(rotation)?);
+                for (slot, ..) in &rotation.turned {
+                    drafts.rounded.remove(slot);
+                }
+            }
+            Node::Attend { out, .. } => {
+                drafts.list.extend(self.attention(node)?);
+                drafts.rounded.remove(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn norm(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
+        let Node::Norm { kind, input, group, epsilon, weight, bias, out } = node else { return Ok(()) };
+        let (width, in_place) = (self.width(*out), input == out);
+        let length = weight.or(*bias).map_or(0, |id| self.program.weights[id.0].columns);
+        let whole_row = length >= width as usize;
+        let vector = |id: &Option<WeightId>| id.and_then(|id| self.store.vector(id));
+        let (weight, bias) = (vector(weight), vector(bias));
+        let rounded = self.slots.rounded(*out).filter(|_| *group == width as usize);
+        let params = NormParams {
+            outputs: self.outputs(*out),
+            width,
+            group: *group as u32,
+            weight_stride: if whole_row { *group as u32 } else { 0 },
+            epsilon: *epsilon,
+            input: self.view(*input),
+            addend: Default::default(),
+            output: self.view(*out),
+        };
+        let norm = rows::Norm {
+            kind: *kind,
+            in_place,
+            add: false,
+            weight: weight.is_some(),
+            bias: bias.is_some(),
+            quantize: rounded.is_some(),
+        };
+        let [input, output] = [input, out].map(|slot| self.slots.buffer(*slot));
+        let mut buffers = vec![];
+        buffers.extend((!in_place).then_some(input));
+        buffers.extend(weight);
+        buffers.extend(bias);
+        buffers.push(if in_place { input } else { output });
+        buffers.extend(rounded.iter().flat_map(|(integers, scales)| [integers, scales]));
+        drafts.list.push(self.rows(params.kernel(norm, 1)?, params, &buffers, *out));
+        match rounded {
+            Some(_) => drafts.rounded.insert(*out),
+            None => drafts.rounded.remove(out),
+        };
+        Ok(())
+    }
+
+    fn embed(&self, table: WeightId, out: SlotId, drafts: &mut Drafts) -> Result<()> {
+        let matrix = self.store.table(self.program, table).ok_or_else(missing)?;
+        let view = self.slots.view(out);
+        for part in &matrix.parts {
+            let params = super::embed::EmbedParams {
+                columns: matrix.columns as u32,
+                row_units: matrix.row_units(),
+                first_row: part.first_row,
+                rows: part.rows,
+                scale: 1.0,
+                start: view.start,
+                stride: view.stride,
+            };
+            let kernel = super::embed::kernel(&matrix.layout, matrix.columns as u32);
+            let mut buffers = vec![&self.step.ids, &part.quants, &part.scales];
+            buffers.extend(&matrix.tables);
+            buffers.push(self.slots.buffer(out));
+            drafts.list.push(self.rows(kernel, params, &buffers, out));
+        }
+        drafts.rounded.remove(&out);
+        Ok(())
+    }
+
+    fn product(&self, stack: &Stack, drafts: &mut Drafts) -> Result<()> {
+        let matrix = self.store.stack(self.program, stack).ok_or_else(missing)?;
+        let bias = self.store.bias(self.program, stack);
+        let rounded = self.slots.rounded(stack.input).filter(|_| takes_integers(self.gpu, &matrix.layout));
+        if let Some((integers, scales)) = rounded
+            && drafts.rounded.insert(stack.input)
+        {
+            let (outputs, width) = (self.outputs(stack.input), self.width(stack.input));
+            let params = QuantizeParams { outputs, width, values: self.view(stack.input) };
+            let buffers = [self.slots.buffer(stack.input), integers, scales];
+            drafts.list.push(self.rows(params.kernel(1), params, &buffers, stack.input));
+        }
+        let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate };
+        let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
+        let nothing = &self.store.nothing;
+        let outputs = self.outputs(stack.input);
+        for part in &matrix.parts {
+            let kernel = ProductKernel::new(self.gpu, &matrix.layout, matrix.columns, self.tokens, epilogue);
+            let params = ProductParams {
+                columns: matrix.columns as u32,
+                row_units: matrix.row_units(),
+                rows: part.rows,
+                first_row: part.first_row,
+                x_start: x.start,
+                x_stride: x.stride,
+                out_start: out.start,
+                out_stride: out.stride,
+                bias_start: 0,
+                outputs,
+            };
+            let activations = match rounded {
+                Some((integers, scales)) => [integers, scales],
+                None => [self.slots.buffer(stack.input), nothing],
+            };
+            let buffers = [
+                &part.quants,
+                &part.scales,
+                activations[0],
+                activations[1],
+                self.slots.buffer(stack.out),
+                matrix.tables.as_ref().unwrap_or(nothing),
+                bias.unwrap_or(nothing),
+            ];
+            let (rows, is_output) = (part.rows, outputs == 1);
+            let variant = kernel.variant.clone();
+            let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
+            drafts.list.push(Draft::new(variant, params, &buffers, groups));
+        }
+        drafts.rounded.remove(&stack.out);
+        stack.products.iter().for_each(|product| _ = drafts.rounded.remove(&product.out));
+        Ok(())
+    }
+
+    /// A kernel over rows, of as many rows as a slot has.
+    fn rows(&self, kernel: Kernel, params: impl bytemuck::Pod, buffers: &[&wgpu::Buffer], slot: SlotId) -> Draft {
+        let ([along, ..], is_output) = (kernel.groups, self.outputs(slot) == 1);
+        let groups = move |size: Size| [along, if is_output { size.outputs } else { size.tokens }, 1];
+        Draft::new(kernel.variant.for_gpu(self.gpu), params, buffers, groups)
+    }
+
+    /// Numbers in a row of a slot.
+    pub(super) fn width(&self, slot: SlotId) -> u32 {
+        self.program.slots[slot.0].width as u32
+    }
+
+    fn outputs(&self, slot: SlotId) -> u32 {
+        rows::outputs(self.program.slots[slot.0].rows)
+    }
+
+    fn view(&self, slot: SlotId) -> rows::View {
+        let view = self.slots.view(slot);
+        rows::View { start: view.start, stride: view.stride }
+    }
+}
+
+pub(super) fn missing() -> Error {
+    Error::Gpu { subject: "plan".into(), found: "a matrix that was not uploaded".into(), expected: "all of them".into() }
+}

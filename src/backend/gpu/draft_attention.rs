@@ -1,0 +1,162 @@
+//! The dispatches of attention: rotation and store, then attention over the pages.
+
+use super::attention::{AttendParams, Attention, MergeParams, PageShape};
+use super::draft::{Drafting, missing};
+use super::pages::LayerPages;
+use super::plan::{self, Node};
+use super::products::FEW_TOKENS;
+use super::record::{Draft, Size};
+use super::rotate::{RotateBinding, RotateParams, Rotation, RotationStyle};
+use crate::Result;
+use crate::cache::{CacheFormat, LayerPlace};
+use crate::program::{KeyValuesId, Program, RopeId, SlotId};
+
+/// A slot that is turned: its heads' size, and how.
+type Turned = (SlotId, usize, RopeId);
+
+/// Keys and values on their way to a slab of pages.
+#[derive(Clone, Copy)]
+struct Stored<'a> {
+    keys: SlotId,
+    values: SlotId,
+    place: LayerPlace,
+    pages: &'a LayerPages,
+    slab: usize,
+}
+
+impl Drafting<'_> {
+    /// One dispatch for each slab, the first of which turns the queries too.
+    pub(super) fn rotation(&self, node: &plan::Rotation) -> Result<Vec<Draft>> {
+        let Some((keys, values, to)) = node.store else {
+            return node.turned.iter().map(|&turned| self.rotate(Some(turned), None, None)).collect();
+        };
+        let queries = node.turned.iter().find(|(slot, ..)| *slot != keys).copied();
+        let rope = node.turned.iter().find(|(slot, ..)| *slot == keys).map(|(.., rope)| *rope);
+        // One kernel turns queries and keys in one way.
+        let together = queries.filter(|(.., own)| Some(*own) == rope);
+        let mut drafts = vec![];
+        if let Some(queries) = queries.filter(|_| together.is_none()) {
+            drafts.push(self.rotate(Some(queries), None, None)?);
+        }
+        let (place, pages) = self.pages_of(to)?;
+        for slab in 0..pages.slabs.len() {
+            let stored = Stored { keys, values, place, pages, slab };
+            drafts.push(self.rotate(together.filter(|_| slab == 0), rope, Some(stored))?);
+        }
+        Ok(drafts)
+    }
+
+    fn rotate(&self, turned: Option<Turned>, key_rope: Option<RopeId>, stored: Option<Stored>) -> Result<Draft> {
+        let rope_id = turned.map(|(.., rope)| rope).or(key_rope);
+        let rope = rope_id.and_then(|id| self.program.ropes.get(id.0));
+        let head_size = turned.map_or(0, |(_, head_size, _)| head_size as u32);
+        let page = match stored {
+            Some(stored) => stored.pages.shape,
+            None => PageShape { format: CacheFormat::F32, heads: 1, key_size: head_size, value_size: head_size },
+        };
+        let query_heads = turned.map_or(0, |(slot, head_size, _)| self.width(slot) / (head_size as u32).max(1));
+        let shares = |slot: SlotId| turned.is_some_and(|(own, ..)| self.slots.buffer(own) == self.slots.buffer(slot));
+        let kernel = Rotation {
+            page,
+            query_heads,
+            store: stored.is_some(),
+            together: stored.is_some_and(|stored| shares(stored.keys) && shares(stored.values)),
+            norm: false,
+            style: rope.map_or(RotationStyle::Adjacent, |rope| rope.style.into()),
+            pairs: rope.map_or(0, |rope| (rope.dimensions / 2) as u32),
+        };
+        let mut params = RotateParams {
+            turns_start: rope_id.and_then(|id| self.step.turn_starts.get(id.0)).copied().unwrap_or_default(),
+            ..RotateParams::default()
+        };
+        if let Some((slot, ..)) = turned {
+            let view = self.slots.view(slot);
+            (params.query_start, params.query_stride) = (view.start, view.stride);
+        }
+        if let Some(Stored { keys, values, place, pages, slab }) = stored {
+            let (keys, values) = (self.slots.view(keys), self.slots.view(values));
+            (params.key_start, params.key_stride) = (keys.start, keys.stride);
+            (params.value_start, params.value_stride) = (values.start, values.stride);
+            params.table_start = self.step.table_starts.get(place.group).copied().unwrap_or_default();
+            params.first_page = slab as u32 * pages.slab_pages;
+            params.pages = pages.slab_pages;
+        }
+        let buffers = kernel.bindings().into_iter().skip(2).filter_map(|binding| match binding {
+            RotateBinding::Queries => turned.map(|(slot, ..)| self.slots.buffer(slot)),
+            RotateBinding::Cache => stored.and_then(|stored| stored.pages.slabs.get(stored.slab)),
+            RotateBinding::Turns => Some(&self.step.turns),
+            RotateBinding::Keys => stored.map(|stored| self.slots.buffer(stored.keys)),
+            RotateBinding::Values => stored.map(|stored| self.slots.buffer(stored.values)),
+            RotateBinding::Table => Some(&self.step.tables),
+            _ => None,
+        });
+        let buffers: Vec<&wgpu::Buffer> = buffers.collect();
+        let variant = kernel.variant()?.for_gpu(self.gpu);
+        Ok(Draft::new(variant, params, &buffers, move |size: Size| kernel.groups(size.tokens)))
+    }
+
+    /// Few tokens are cut by pages too, and put together; many go over the pages block by block.
+    pub(super) fn attention(&self, node: &Node) -> Result<Vec<Draft>> {
+        let Node::Attend { queries, over, heads, scale, softcap, out } = node else { return Ok(vec![]) };
+        let (place, pages) = self.pages_of(*over)?;
+        let attention =
+            Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
+        let (query, result) = (self.slots.view(*queries), self.slots.view(*out));
+        let splits = attention.splits(self.tokens, self.cache.limits().context_tokens);
+        let params = |slab: usize| AttendParams {
+            table_start: self.step.table_starts.get(place.group).copied().unwrap_or_default(),
+            first_page: slab as u32 * pages.slab_pages,
+            pages: pages.slab_pages,
+            window: self.program.key_values[over.0].window.unwrap_or(0) as u32,
+            query_start: query.start,
+            query_stride: query.stride,
+            scale: *scale,
+            softcap: softcap.unwrap_or(0.0),
+            splits,
+            first_split: slab as u32 * splits,
+            out_start: result.start,
+            out_stride: result.stride,
+            sinks_start: 0,
+        };
+        let (queries, out) = (self.slots.buffer(*queries), self.slots.buffer(*out));
+        if let (true, Some(tile), [slab]) = (self.tokens > FEW_TOKENS, attention.tile()?, &pages.slabs[..]) {
+            let buffers = [&self.step.tables, slab, queries, out];
+            let groups = move |size: Size| attention.tile_groups(size.tokens);
+            return Ok(vec![Draft::new(tile.for_gpu(self.gpu), params(0), &buffers, groups)]);
+        }
+        let mut drafts = vec![];
+        for (index, slab) in pages.slabs.iter().enumerate() {
+            let buffers = [&self.step.tables, slab, queries, self.partials];
+            let groups = move |size: Size| attention.split_groups(splits, size.tokens);
+            drafts.push(Draft::new(attention.split()?.for_gpu(self.gpu), params(index), &buffers, groups));
+        }
+        let merge = MergeParams {
+            partials: splits * pages.slabs.len() as u32,
+            out_start: result.start,
+            out_stride: result.stride,
+            sinks_start: 0,
+        };
+        let groups = move |size: Size| attention.merge_groups(size.tokens);
+        drafts.push(Draft::new(attention.merge()?.for_gpu(self.gpu), merge, &[self.partials, out], groups));
+        Ok(drafts)
+    }
+
+    fn pages_of(&self, over: KeyValuesId) -> Result<(LayerPlace, &LayerPages)> {
+        let layer = self.program.key_values[over.0].layer as u32;
+        let place = self.cache.place_of(layer).ok_or_else(missing)?;
+        Ok((place, self.pages.layer(place).ok_or_else(missing)?))
+    }
+}
+
+/// The words that all attentions need for partial results, with batches of up to `tokens`.
+pub fn partial_words(program: &Program, cache: &crate::cache::Cache, pages: &super::pages::Pages, tokens: u32) -> u64 {
+    let words = program.steps.iter().filter_map(|step| {
+        let crate::program::Op::Attend { over, heads, .. } = &step.op else { return None };
+        let layer = pages.layer(cache.place_of(program.key_values[over.0].layer as u32)?)?;
+        let attention = Attention { page: layer.shape, heads: *heads as u32, softcap: false, sinks: false };
+        let is_tiled = tokens > FEW_TOKENS && layer.slabs.len() == 1 && attention.tile().is_ok_and(|tile| tile.is_some());
+        let splits = attention.splits(tokens, cache.limits().context_tokens) * layer.slabs.len() as u32;
+        (!is_tiled).then(|| attention.partial_words(splits, tokens))
+    });
+    words.max().unwrap_or(0)
+}

@@ -1,0 +1,204 @@
+//! Runs programs on a GPU.
+//!
+//! Everything is made when the executor is: weights are repacked and uploaded, slots and pages get their buffers, and the
+//! program is recorded for one token, for a few, and for a whole chunk of a prompt. A step then writes some small buffers,
+//! encodes one pass, submits it, and reads back the logits that were asked for.
+
+use super::device::Gpu;
+use super::draft::Drafting;
+use super::draft_attention::partial_words;
+use super::memory::buffer;
+use super::pages::Pages;
+use super::plan::Plan;
+use super::readback::read;
+use super::record::{Pipelines, Recording, Size};
+use super::slots::Slots;
+use super::step::StepBuffers;
+use super::store::Store;
+use crate::backend::batch::Batch;
+use crate::backend::weights::Weights;
+use crate::cache::{Cache, Sequence};
+use crate::gguf::Gguf;
+use crate::options::CacheFormat;
+use crate::program::Program;
+use crate::{Error, Result};
+use std::sync::Arc;
+use wgpu::BufferUsages;
+
+/// How an executor works.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct GpuExecutorOptions {
+    /// Tokens of a prompt that are run at once.
+    pub chunk_tokens: u32,
+}
+
+impl Default for GpuExecutorOptions {
+    fn default() -> Self {
+        GpuExecutorOptions { chunk_tokens: 512 }
+    }
+}
+
+/// A program on a GPU, with its weights and the pages of a cache.
+pub struct GpuExecutor {
+    gpu: Gpu,
+    weights: Weights,
+    step: StepBuffers,
+    slots: Slots,
+    pages: Pages,
+    store: Store,
+    /// The program, recorded for up to so many tokens, in ascending order.
+    recordings: Vec<(u32, Recording)>,
+    pipelines: Pipelines,
+    chunk_tokens: u32,
+    readback: Option<wgpu::Buffer>,
+}
+
+impl GpuExecutor {
+    /// Brings a program to a GPU, and makes room there for the pages of a cache.
+    pub async fn new(
+        gpu: &Gpu,
+        file: Arc<Gguf>,
+        program: Program,
+        cache: &Cache,
+        format: CacheFormat,
+        options: GpuExecutorOptions,
+    ) -> Result<Self> {
+        let weights = Weights::new(file, program)?;
+        let program = &weights.program;
+        let plan = Plan::new(program);
+        let limits = cache.limits();
+        let chunk_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
+        let step =
+            StepBuffers::new(gpu, chunk_tokens, limits.context_tokens, cache.groups().len(), &program.ropes).await?;
+        let slots = Slots::new(gpu, program, &plan, chunk_tokens).await?;
+        let pages = Pages::new(gpu, cache, format).await?;
+        let store = Store::new(gpu, &weights, &plan).await?;
+        let pipelines = Pipelines::default();
+        let mut recordings: Vec<(u32, Recording)> = vec![];
+        let buckets = [1, 8, chunk_tokens];
+        let words = buckets.map(|tokens| partial_words(program, cache, &pages, tokens)).into_iter().max().unwrap_or(0);
+        let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
+        for tokens in buckets {
+            if tokens <= chunk_tokens && recordings.last().is_none_or(|(before, _)| *before < tokens) {
+                let drafting = Drafting { gpu, program, plan: &plan, step: &step, slots: &slots, pages: &pages, store: &store, cache, partials: &partials, tokens };
+                recordings.push((tokens, Recording::new(gpu, &pipelines, &step.step, drafting.drafts()?).await?));
+            }
+        }
+        let gpu = gpu.clone();
+        log::info!("{} pipelines on {}", pipelines.len(), gpu.info().name);
+        Ok(GpuExecutor { gpu, weights, step, slots, pages, store, recordings, pipelines, chunk_tokens, readback: None })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.weights.program
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Bytes of weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    /// Pipelines that have been compiled.
+    pub fn pipelines(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// The shaders that a step of one token dispatches, in order.
+    pub fn token_dispatches(&self) -> impl Iterator<Item = &'static str> {
+        self.recordings.iter().take(1).flat_map(|(_, recording)| recording.names())
+    }
+
+    /// Runs a batch: the sequence, which is one of the cache that this was made for, grows by it. Returns the logits of
+    /// the outputs, one row after the other.
+    ///
+    /// If this fails, the sequence is what it was before.
+    pub async fn run(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        let before = sequence.len();
+        let mut logits = vec![];
+        let mut first = 0;
+        for tokens in batch.tokens.chunks(self.chunk_tokens as usize) {
+            let within = first..first + tokens.len();
+            let outputs: Vec<usize> =
+                batch.outputs.iter().filter(|output| within.contains(output)).map(|output| output - first).collect();
+            match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence).await {
+                Ok(part) => logits.extend(part),
+                Err(error) => {
+                    sequence.truncate(before)?;
+                    return Err(error);
+                }
+            }
+            first = within.end;
+        }
+        Ok(logits)
+    }
+
+    async fn run_chunk(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        self.gpu.check()?;
+        let copies = batch.begin(self.program(), sequence)?;
+        let result = self.steps(batch, sequence, &copies).await;
+        batch.end(sequence, result)
+    }
+
+    async fn steps(
+        &mut self,
+        batch: Batch<'_>,
+        sequence: &Sequence,
+        copies: &[crate::cache::PageCopy],
+    ) -> Result<Vec<f32>> {
+        let program = &self.weights.program;
+        let size = self.step.write(&self.gpu, batch, sequence, &program.ropes, &self.weights.angles);
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        for copy in copies {
+            self.pages.copy(&mut encoder, copy);
+        }
+        let Some((_, recording)) = self.recordings.iter().find(|(tokens, _)| *tokens >= size.tokens) else {
+            return Err(Error::Gpu {
+                subject: "batch".into(),
+                found: format!("{} tokens", size.tokens),
+                expected: format!("at most {}", self.chunk_tokens),
+            });
+        };
+        recording.encode(&mut encoder, 0..recording.len(), size);
+        let logits = self.logits(&mut encoder, size).await?;
+        self.gpu.queue().submit([encoder.finish()]);
+        let Some((buffer, bytes)) = logits else { return Ok(vec![]) };
+        let bytes = read(&self.gpu, &buffer, bytes).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Encodes the copy of logits to where they can be read, and says where that is.
+    async fn logits(&mut self, encoder: &mut wgpu::CommandEncoder, size: Size) -> Result<Option<(wgpu::Buffer, u64)>> {
+        let Some(output) = self.weights.program.output else { return Ok(None) };
+        let view = self.slots.view(output);
+        let bytes = u64::from(size.outputs) * u64::from(view.stride) * 4;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let known = self.readback.take().filter(|buffer| buffer.size() >= bytes);
+        let target = match known {
+            Some(buffer) => buffer,
+            None => self.gpu.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("logits"),
+                size: bytes,
+                usage: BufferUsages::COPY_DST | BufferUsages::MAP_READ,
+                mapped_at_creation: false,
+            }),
+        };
+        encoder.copy_buffer_to_buffer(self.slots.buffer(output), 0, &target, 0, bytes);
+        self.readback = Some(target.clone());
+        Ok(Some((target, bytes)))
+    }
+}
+
+impl std::fmt::Debug for GpuExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GpuExecutor({:?}, {} bytes of weights)", self.gpu, self.store.bytes())
+    }
+}

@@ -1,0 +1,84 @@
+//! The pages of a cache on the device: for each layer one buffer, or several where a binding does not hold all.
+
+use super::attention::PageShape;
+use super::device::Gpu;
+use super::memory::buffer;
+use crate::cache::{Cache, LayerPlace, PageCopy};
+use crate::options::CacheFormat;
+use crate::{Error, Result};
+use wgpu::BufferUsages;
+
+/// The pages of all layers.
+pub struct Pages {
+    groups: Vec<Vec<LayerPages>>,
+    /// Where a page is while it is copied.
+    between: wgpu::Buffer,
+}
+
+/// The pages of a layer.
+pub struct LayerPages {
+    /// What a page is made of.
+    pub shape: PageShape,
+    /// Pages, so many to a buffer.
+    pub slabs: Vec<wgpu::Buffer>,
+    /// How many.
+    pub slab_pages: u32,
+    page_bytes: u64,
+}
+
+impl Pages {
+    /// Room for all pages that a cache may hand out.
+    pub async fn new(gpu: &Gpu, cache: &Cache, format: CacheFormat) -> Result<Self> {
+        let mut groups = vec![];
+        for (group, stats) in cache.groups().iter().zip(cache.stats()) {
+            let mut layers = vec![];
+            for layer in &group.layers {
+                let shape = PageShape::new(format, layer.kv_heads, layer.key_size, layer.value_size)?;
+                let page_bytes = shape.page_words() * 4;
+                let slab_pages = (gpu.binding_bytes() / page_bytes.max(1)).min(u64::from(stats.capacity_pages.max(1)));
+                if slab_pages == 0 {
+                    return Err(Error::Gpu {
+                        subject: "binding for a page of the cache".into(),
+                        found: format!("a limit of {} bytes", gpu.binding_bytes()),
+                        expected: format!("at least {page_bytes}"),
+                    });
+                }
+                let mut slabs = vec![];
+                for first in (0..u64::from(stats.capacity_pages)).step_by(slab_pages as usize) {
+                    let pages = slab_pages.min(u64::from(stats.capacity_pages) - first);
+                    slabs.push(buffer(gpu, "cache", pages * page_bytes, BufferUsages::STORAGE).await?);
+                }
+                layers.push(LayerPages { shape, slabs, slab_pages: slab_pages as u32, page_bytes });
+            }
+            groups.push(layers);
+        }
+        let largest = groups.iter().flatten().map(|layer: &LayerPages| layer.page_bytes).max().unwrap_or(0);
+        let between = buffer(gpu, "page on its way", largest, BufferUsages::STORAGE).await?;
+        Ok(Pages { groups, between })
+    }
+
+    /// The pages of a layer.
+    pub fn layer(&self, place: LayerPlace) -> Option<&LayerPages> {
+        self.groups.get(place.group)?.get(place.index)
+    }
+
+    /// Encodes the copy of a page that a sequence is about to write and others still read.
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, copy: &PageCopy) {
+        for layer in self.groups.get(copy.group).into_iter().flatten() {
+            let place = |page: crate::cache::PageId| {
+                let index = page.index() as u64;
+                let (slab, within) = (index / u64::from(layer.slab_pages), index % u64::from(layer.slab_pages));
+                Some((layer.slabs.get(slab as usize)?, within * layer.page_bytes))
+            };
+            let (Some((from, from_start)), Some((to, to_start))) = (place(copy.from), place(copy.to)) else { continue };
+            // A buffer cannot be copied onto itself: the page goes through another one.
+            encoder.copy_buffer_to_buffer(from, from_start, &self.between, 0, layer.page_bytes);
+            encoder.copy_buffer_to_buffer(&self.between, 0, to, to_start, layer.page_bytes);
+        }
+    }
+
+    /// Bytes of all pages.
+    pub fn bytes(&self) -> u64 {
+        self.groups.iter().flatten().flat_map(|layer| &layer.slabs).map(wgpu::Buffer::size).sum()
+    }
+}

@@ -1,0 +1,274 @@
+//! From a program to what is dispatched: steps that one kernel can do together become one [`Node`].
+//!
+//! | steps | node |
+//! |---|---|
+//! | matrices of one type times one input, into neighbouring slots | one product of a stacked matrix |
+//! | a product, then its sum with another slot | a product that adds |
+//! | two products, then a gated unit | a product of rows in pairs |
+//! | rotations of queries and keys, then the store | one rotation that stores |
+//!
+//! A step is left out of its own node only if nobody else reads what it would have written. Slots that are written by
+//! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
+
+use crate::program::{Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, SlotId, WeightId};
+use std::collections::HashMap;
+
+/// What one kernel does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// The table's row of each token.
+    Embed { table: WeightId, out: SlotId },
+    /// Rows with outputs.
+    Select { input: SlotId, out: SlotId },
+    /// As [`Op::Norm`].
+    Norm {
+        kind: NormKind,
+        input: SlotId,
+        group: usize,
+        epsilon: f32,
+        weight: Option<WeightId>,
+        bias: Option<WeightId>,
+        out: SlotId,
+    },
+    /// A stacked matrix times one input.
+    Product(Stack),
+    /// Turns queries, and keys on their way into the cache.
+    Rotate(Rotation),
+    /// As [`Op::Attend`].
+    Attend { queries: SlotId, over: KeyValuesId, heads: usize, scale: f32, softcap: Option<f32>, out: SlotId },
+    /// As [`Op::Gate`].
+    Gate { activation: Activation, gate: SlotId, up: SlotId, out: SlotId },
+    /// As [`Op::Add`].
+    Add { from: SlotId, to: SlotId },
+    /// As [`Op::Scale`].
+    Scale { slot: SlotId, factor: f32 },
+    /// As [`Op::Softcap`].
+    Softcap { slot: SlotId, cap: f32 },
+}
+
+/// Matrices of one type, one above the other, times one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    /// The input.
+    pub input: SlotId,
+    /// The matrices; with a gate, the one that goes through the curve comes first.
+    pub products: Vec<Product>,
+    /// Where results go: of all matrices from the first's slot on, or the gated unit's.
+    pub out: SlotId,
+    /// The results are added to what is there.
+    pub add: bool,
+    /// The rows of two matrices alternate, and make one row of results.
+    pub gate: Option<Activation>,
+}
+
+/// What happens to queries, keys and values between their matrices and attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotation {
+    /// Slots that are turned in place, and their heads' size.
+    pub turned: Vec<(SlotId, usize, RopeId)>,
+    /// Keys and values that are stored after that.
+    pub store: Option<(SlotId, SlotId, KeyValuesId)>,
+}
+
+/// Where a slot lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Which buffer.
+    pub buffer: usize,
+    /// The first number of a row.
+    pub start: u32,
+    /// From one row to the next.
+    pub stride: u32,
+}
+
+/// What is dispatched, and where slots lie.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// In order.
+    pub nodes: Vec<Node>,
+    /// Of each slot.
+    pub views: Vec<View>,
+    /// Numbers a row of each buffer, and how many rows there are.
+    pub buffers: Vec<(u32, Rows)>,
+}
+
+impl Plan {
+    /// The plan of a program.
+    pub fn new(program: &Program) -> Self {
+        let (views, buffers) = place(program);
+        let mut plan = Plan { nodes: vec![], views, buffers };
+        let ops: Vec<&Op> = program.steps.iter().map(|step| &step.op).collect();
+        let mut at = 0;
+        while at < ops.len() {
+            at += plan.take(program, &ops, at);
+        }
+        plan
+    }
+
+    /// Turns the steps from `at` on into nodes; returns how many were taken.
+    fn take(&mut self, program: &Program, ops: &[&Op], at: usize) -> usize {
+        let node = match ops[at] {
+            Op::Linear { input, products } => return self.linear(program, ops, at, *input, products),
+            Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at),
+            Op::Embed { table, out } => Node::Embed { table: *table, out: *out },
+            Op::Select { input, out } => Node::Select { input: *input, out: *out },
+            &Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
+                Node::Norm { kind, input, group, epsilon, weight, bias, out }
+            }
+            &Op::Attend { queries, over, heads, scale, softcap, out } => {
+                Node::Attend { queries, over, heads, scale, softcap, out }
+            }
+            &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up, out },
+            &Op::Add { from, to } => Node::Add { from, to },
+            &Op::Scale { slot, factor } => Node::Scale { slot, factor },
+            &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
+        };
+        self.nodes.push(node);
+        1
+    }
+
+    fn linear(&mut self, program: &Program, ops: &[&Op], at: usize, input: SlotId, products: &[Product]) -> usize {
+        let kind = |product: &Product| program.weights[product.weight.0].tensor_type;
+        let width = |slot: SlotId| program.slots[slot.0].width;
+        let next = ops.get(at + 1);
+        if let ([product], Some(&&Op::Add { from, to })) = (products, next)
+            && product.out == from
+            && to != input
+            && is_dead(ops, at + 2, from)
+        {
+            let stack = Stack { input, products: products.to_vec(), out: to, add: true, gate: None };
+            self.nodes.push(Node::Product(stack));
+            return 2;
+        }
+        if let ([first, second], Some(&&Op::Gate { activation, gate, up, out })) = (products, next)
+            && kind(first) == kind(second)
+            && width(gate) == width(up)
+            && out != input
+            && [gate, up].iter().all(|&slot| slot == out || is_dead(ops, at + 2, slot))
+        {
+            let pair = match (first.out == gate && second.out == up, first.out == up && second.out == gate) {
+                (true, _) => Some(vec![first.clone(), second.clone()]),
+                (_, true) => Some(vec![second.clone(), first.clone()]),
+                _ => None,
+            };
+            if let Some(products) = pair {
+                let stack = Stack { input, products, out, add: false, gate: Some(activation) };
+                self.nodes.push(Node::Product(stack));
+                return 2;
+            }
+        }
+        let mut rest = products;
+        while let Some(first) = rest.first() {
+            let mut count = 1;
+            while let [before, product, ..] = &rest[count - 1..]
+                && kind(product) == kind(first)
+                && self.is_beside(before.out, width(before.out), product.out)
+            {
+                count += 1;
+            }
+            let (stacked, others) = rest.split_at(count);
+            let stack = Stack { input, products: stacked.to_vec(), out: first.out, add: false, gate: None };
+            self.nodes.push(Node::Product(stack));
+            rest = others;
+        }
+        1
+    }
+
+    /// Whether a slot begins where another of this width ends.
+    fn is_beside(&self, before: SlotId, width: usize, slot: SlotId) -> bool {
+        let (before, view) = (self.views[before.0], self.views[slot.0]);
+        before.buffer == view.buffer && before.start + width as u32 == view.start
+    }
+
+    fn rotation(&mut self, ops: &[&Op], at: usize) -> usize {
+        let mut rotation = Rotation { turned: vec![], store: None };
+        let mut count = 0;
+        for op in &ops[at..] {
+            match op {
+                Op::Rotate { slot, head_size, rope } if rotation.turned.len() < 2 => {
+                    rotation.turned.push((*slot, *head_size, *rope));
+                }
+                Op::Store { keys, values, to } => {
+                    rotation.store = Some((*keys, *values, *to));
+                    count += 1;
+                    break;
+                }
+                _ => break,
+            }
+            count += 1;
+        }
+        self.nodes.push(Node::Rotate(rotation));
+        count
+    }
+}
+
+/// Where slots lie: the outputs of one linear step side by side, if all steps that write any of them write the same.
+fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
+    let mut lists: HashMap<SlotId, Option<Vec<SlotId>>> = HashMap::new();
+    for step in &program.steps {
+        let Op::Linear { products, .. } = &step.op else { continue };
+        let outs: Vec<SlotId> = products.iter().map(|product| product.out).collect();
+        let aligned = outs.iter().all(|slot| program.slots[slot.0].width.is_multiple_of(4));
+        for &slot in &outs {
+            let list = (aligned && outs.len() > 1).then(|| outs.clone());
+            lists
+                .entry(slot)
+                .and_modify(|known| *known = known.take().filter(|known| Some(known) == list.as_ref()))
+                .or_insert(list);
+        }
+    }
+    // A gated unit reads one slot and writes another, which no kernel may do to one buffer.
+    for step in &program.steps {
+        if let Op::Gate { gate, up, out, .. } = &step.op {
+            [gate, up, out].map(|slot| lists.insert(*slot, None));
+        }
+    }
+    let mut views: Vec<Option<View>> = vec![None; program.slots.len()];
+    let mut buffers = vec![];
+    for (id, slot) in program.slots.iter().enumerate() {
+        if views[id].is_some() {
+            continue;
+        }
+        let list = lists.get(&SlotId(id)).cloned().flatten();
+        // All of the list must agree, or none lies beside another.
+        let list = list.filter(|list| list.iter().all(|slot| lists.get(slot) == Some(&Some(list.clone()))));
+        let together = list.unwrap_or(vec![SlotId(id)]);
+        let stride: usize = together.iter().map(|slot| program.slots[slot.0].width).sum();
+        let stride = stride.next_multiple_of(4) as u32;
+        let mut start = 0;
+        for member in together {
+            views[member.0] = Some(View { buffer: buffers.len(), start, stride });
+            start += program.slots[member.0].width as u32;
+        }
+        buffers.push((stride, slot.rows));
+    }
+    (views.into_iter().flatten().collect(), buffers)
+}
+
+/// Whether nobody reads a slot from step `at` on before it is written anew.
+fn is_dead(ops: &[&Op], at: usize, slot: SlotId) -> bool {
+    for op in &ops[at.min(ops.len())..] {
+        let (reads, writes) = access(op);
+        if reads.contains(&slot) {
+            return false;
+        }
+        if writes.contains(&slot) {
+            return true;
+        }
+    }
+    true
+}
+
+/// The slots that an op reads, and those that it writes.
+pub fn access(op: &Op) -> (Vec<SlotId>, Vec<SlotId>) {
+    match op {
+        Op::Embed { out, .. } => (vec![], vec![*out]),
+        Op::Select { input, out } | Op::Norm { input, out, .. } => (vec![*input], vec![*out]),
+        Op::Linear { input, products } => (vec![*input], products.iter().map(|product| product.out).collect()),
+        Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => (vec![*slot], vec![*slot]),
+        Op::Store { keys, values, .. } => (vec![*keys, *values], vec![]),
+        Op::Attend { queries, out, .. } => (vec![*queries], vec![*out]),
+        Op::Gate { gate, up, out, .. } => (vec![*gate, *up], vec![*out]),
+        Op::Add { from, to } => (vec![*from, *to], vec![*to]),
+    }
+}

@@ -1,0 +1,98 @@
+//! What changes from step to step, in buffers that all recordings share: token ids, positions, page tables, rotations.
+
+use super::device::Gpu;
+use super::memory::buffer;
+use super::record::Size;
+use crate::Result;
+use crate::backend::batch::Batch;
+use crate::cache::{PAGE_POSITIONS, Sequence};
+use crate::program::Rope;
+use bytemuck::{Pod, Zeroable};
+use wgpu::BufferUsages;
+
+/// The step, as `shared/step.wgsl` has it.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Step {
+    tokens: u32,
+    start: u32,
+    outputs: u32,
+    unused: u32,
+}
+
+/// What a page table says where there is no page.
+const NO_PAGE: u32 = u32::MAX;
+
+/// The buffers.
+#[derive(Debug)]
+pub struct StepBuffers {
+    /// The step.
+    pub step: wgpu::Buffer,
+    /// Token ids.
+    pub ids: wgpu::Buffer,
+    /// The indices of tokens whose logits are asked for.
+    pub outputs: wgpu::Buffer,
+    /// The page tables of all groups, one after the other.
+    pub tables: wgpu::Buffer,
+    /// Cosines and sines, of each rope, token and pair.
+    pub turns: wgpu::Buffer,
+    /// Where the table of each group begins.
+    pub table_starts: Vec<u32>,
+    table_pages: u32,
+    /// Where the turns of each rope begin, in pairs.
+    pub turn_starts: Vec<u32>,
+}
+
+impl StepBuffers {
+    /// For batches of at most `chunk` tokens and sequences of at most `context`.
+    pub async fn new(gpu: &Gpu, chunk: u32, context: u32, groups: usize, ropes: &[Rope]) -> Result<Self> {
+        // A table also has the pages of the batch that is reserved.
+        let table_pages = (context + chunk).div_ceil(PAGE_POSITIONS) + 1;
+        let mut turn_starts = vec![];
+        let mut pairs = 0;
+        for rope in ropes {
+            turn_starts.push(pairs);
+            pairs += (rope.dimensions / 2) as u32 * chunk;
+        }
+        let storage = |what, words: u64| buffer(gpu, what, words * 4, BufferUsages::STORAGE);
+        Ok(StepBuffers {
+            step: buffer(gpu, "step", 16, BufferUsages::UNIFORM).await?,
+            ids: storage("token ids", u64::from(chunk)).await?,
+            outputs: storage("outputs", u64::from(chunk)).await?,
+            tables: storage("page tables", u64::from(table_pages) * groups.max(1) as u64).await?,
+            turns: storage("rotations", u64::from(pairs) * 2).await?,
+            table_starts: (0..groups as u32).map(|group| group * table_pages).collect(),
+            table_pages,
+            turn_starts,
+        })
+    }
+
+    /// Writes what a batch needs.
+    pub fn write(&self, gpu: &Gpu, batch: Batch, sequence: &Sequence, ropes: &[Rope], angles: &[Vec<f32>]) -> Size {
+        let size = Size { tokens: batch.tokens.len() as u32, outputs: batch.outputs.len() as u32 };
+        let queue = gpu.queue();
+        let step = Step { tokens: size.tokens, start: sequence.len(), outputs: size.outputs, unused: 0 };
+        queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
+        queue.write_buffer(&self.ids, 0, bytemuck::cast_slice(batch.tokens));
+        let outputs: Vec<u32> = batch.outputs.iter().map(|&output| output as u32).collect();
+        queue.write_buffer(&self.outputs, 0, bytemuck::cast_slice(&outputs));
+        for (group, &start) in self.table_starts.iter().enumerate() {
+            let pages = sequence.table(group).iter().take(self.table_pages as usize);
+            let table: Vec<u32> = pages.map(|page| page.map_or(NO_PAGE, |page| page.index() as u32)).collect();
+            queue.write_buffer(&self.tables, u64::from(start) * 4, bytemuck::cast_slice(&table));
+        }
+        for ((rope, angles), &start) in ropes.iter().zip(angles).zip(&self.turn_starts) {
+            let positions = sequence.len()..sequence.len() + size.tokens;
+            let turns: Vec<[f32; 2]> = positions
+                .flat_map(|position| {
+                    angles.iter().map(move |angle| {
+                        let (sin, cos) = (position as f32 * angle).sin_cos();
+                        [cos * rope.magnitude, sin * rope.magnitude]
+                    })
+                })
+                .collect();
+            queue.write_buffer(&self.turns, u64::from(start) * 8, bytemuck::cast_slice(&turns));
+        }
+        size
+    }
+}
