@@ -6,13 +6,17 @@
 //! | [`tiers`] | what a device can do beyond plain WebGPU |
 //! | [`shader`] | from the texts of `shaders/` to pipelines |
 //! | [`sources`] | those texts |
+//! | [`rows`] | kernels over rows: norms, gates, sums, choices |
+//! | [`variants`] | every shader that can be asked for |
 //! | [`readback`] | results back from the device |
 
 pub mod device;
 pub mod readback;
+pub mod rows;
 pub mod shader;
 pub mod sources;
 pub mod tiers;
+pub mod variants;
 
 pub use device::{Gpu, GpuOptions, Requirements};
 pub use tiers::{TIERS, Tier, Tiers};
