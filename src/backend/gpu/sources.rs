@@ -9,5 +9,18 @@ macro_rules! sources {
 
 sources! {
     "add.wgsl"
+    "argmax.wgsl"
+    "bias.wgsl"
+    "gate.wgsl"
+    "norm.wgsl"
+    "quantize.wgsl"
+    "scale.wgsl"
+    "select.wgsl"
+    "softcap.wgsl"
+    "top_k.wgsl"
+    "shared/order.wgsl"
+    "shared/quantize.wgsl"
+    "shared/rows.wgsl"
     "shared/step.wgsl"
+    "shared/team.wgsl"
 }

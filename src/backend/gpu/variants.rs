@@ -1,0 +1,23 @@
+//! Every shader that can be asked for: so that tests can prove that other compilers take them, too.
+
+use super::rows;
+use super::shader::Variant;
+use std::collections::HashSet;
+
+/// All variants, in all combinations of tiers that make a difference to their text.
+pub fn all() -> Vec<Variant> {
+    let families = [rows::variants()];
+    let mut texts = HashSet::new();
+    let mut all: Vec<Variant> = families.into_iter().flatten().flat_map(tiers).collect();
+    // What cannot be expanded stays, for whoever asks for its text to see why.
+    all.retain(|variant| variant.text().map_or(true, |text| texts.insert(text)));
+    all
+}
+
+/// A variant with each combination of the tiers' flags, in the order of [`Variant::for_gpu`].
+fn tiers(variant: Variant) -> impl Iterator<Item = Variant> {
+    (0..8).map(move |bits| {
+        let has = |bit: u32| bits >> bit & 1 == 1;
+        variant.clone().flag("SUBGROUPS", has(0)).flag("F16", has(1)).flag("DOT", has(2))
+    })
+}
