@@ -74,8 +74,10 @@ fn main(
                 + dot4I8Packed(w_low.z, x_low$t.z) + dot4I8Packed(w_low.w, x_low$t.w);
             let high$t = dot4I8Packed(w_high.x, x_high$t.x) + dot4I8Packed(w_high.y, x_high$t.y)
                 + dot4I8Packed(w_high.z, x_high$t.z) + dot4I8Packed(w_high.w, x_high$t.w);
-            sum${r}_${t} += x_scale$t.x * (w_scale.x * f32(low$t) + w_scale.y * f32(high$t))
-                + w_scale.z * x_scale$t.y + w_scale.w * x_scale$t.z;
+            sum${r}_${t} += x_scale$t.x * (w_scale.x * f32(low$t) + w_scale.y * f32(high$t));
+#if OFFSETS
+            sum${r}_${t} += w_scale.z * x_scale$t.y + w_scale.w * x_scale$t.z;
+#end
 #end
         }
 #end

@@ -48,7 +48,7 @@ fn main(
 #repeat q 8
         let x${t}_${q} = activation(first_token + ${t}u, index * 8u + ${q}u);
 #end
-#if !FLOATS
+#if OFFSETS
         let x_low$t = dot(x${t}_0 + x${t}_1 + x${t}_2 + x${t}_3, vec4<f32>(1.0));
         let x_high$t = dot(x${t}_4 + x${t}_5 + x${t}_6 + x${t}_7, vec4<f32>(1.0));
 #end
@@ -73,8 +73,10 @@ fn main(
                 + dot4I8Packed(w.low.z, x_low$t.z) + dot4I8Packed(w.low.w, x_low$t.w);
             let high$t = dot4I8Packed(w.high.x, x_high$t.x) + dot4I8Packed(w.high.y, x_high$t.y)
                 + dot4I8Packed(w.high.z, x_high$t.z) + dot4I8Packed(w.high.w, x_high$t.w);
-            sum${r}_${t} += x_scale$t.x * (w.scale.x * f32(low$t) + w.scale.y * f32(high$t))
-                + w.offset.x * x_scale$t.y + w.offset.y * x_scale$t.z;
+            sum${r}_${t} += x_scale$t.x * (w.scale.x * f32(low$t) + w.scale.y * f32(high$t));
+#if OFFSETS
+            sum${r}_${t} += w.offset.x * x_scale$t.y + w.offset.y * x_scale$t.z;
+#end
 #end
 #else
             let w0 = vec4<f32>(unpack4xI8(w.low.x));
@@ -88,7 +90,10 @@ fn main(
 #repeat t $TOKENS
             let low$t = dot(w0, x${t}_0) + dot(w1, x${t}_1) + dot(w2, x${t}_2) + dot(w3, x${t}_3);
             let high$t = dot(w4, x${t}_4) + dot(w5, x${t}_5) + dot(w6, x${t}_6) + dot(w7, x${t}_7);
-            sum${r}_${t} += w.scale.x * low$t + w.scale.y * high$t + w.offset.x * x_low$t + w.offset.y * x_high$t;
+            sum${r}_${t} += w.scale.x * low$t + w.scale.y * high$t;
+#if OFFSETS
+            sum${r}_${t} += w.offset.x * x_low$t + w.offset.y * x_high$t;
+#end
 #end
 #end
 #end

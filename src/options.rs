@@ -26,6 +26,20 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// The pre-tokenizer to use in place of the one that the file names.
     pub pre_tokenizer: Option<String>,
+    /// What computes.
+    pub device: Device,
+}
+
+/// What computes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The best GPU, if there is one that is not emulated and has room for the model; otherwise the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The best GPU, or the best of those whose name contains this, in any case.
+    Gpu(Option<String>),
 }
 
 impl Default for LoadOptions {
@@ -38,6 +52,7 @@ impl Default for LoadOptions {
             pack: true,
             threads: None,
             pre_tokenizer: None,
+            device: Device::Auto,
         }
     }
 }
@@ -87,6 +102,13 @@ impl LoadOptions {
     #[must_use]
     pub fn threads(mut self, count: usize) -> Self {
         self.threads = Some(count);
+        self
+    }
+
+    /// Sets [`LoadOptions::device`].
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
         self
     }
 

@@ -1,7 +1,7 @@
 // What products of a matrix with activations have in common: bindings, parameters, and where results go.
 //
 // Flags: INTEGER takes activations rounded to eight bits, otherwise they are f32. FLOATS: weights are floating-point.
-// VECTORS: the plane of quants is read by vec4. TABLES: the type has tables. TAIL: columns are no multiple of 32.
+// VECTORS: the plane of quants is read by vec4. TABLES: the type has tables. OFFSETS: and offsets. TAIL: columns are no multiple of 32.
 // BIAS: a vector is added. ADD: results are added to what is there. GATE: rows come in pairs, of which the first goes
 // through a curve (GELU, or else SILU) and is multiplied with the second.
 
@@ -47,7 +47,7 @@ struct Params {
 @group(0) @binding(8) var<storage, read> no_bias: array<u32>;
 #end
 
-#include "quants/$TYPE.wgsl"
+#include "$UNIT"
 
 fn row_count() -> u32 {
     return select(step.tokens, step.outputs, params.outputs == 1u);

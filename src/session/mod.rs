@@ -14,19 +14,20 @@
 //! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
 //! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
 //!
-//! Generation runs on the CPU for now, on all of its cores or as many threads as [`LoadOptions::threads`] says. What
-//! memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
+//! Generation runs on the best GPU, or on the CPU, on all of its cores or as many threads as [`LoadOptions::threads`] says;
+//! [`LoadOptions::device`] chooses. What memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
 
+mod engine;
 mod memory;
 mod reply;
 
+use engine::Engine;
 pub use memory::MemoryPlan;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
 use crate::Result;
 use crate::backend::batch::Batch;
-use crate::backend::cpu::executor::{Executor, ExecutorOptions};
-use crate::backend::cpu::memory::PageMemory;
+use crate::backend::gpu::Gpu;
 use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
@@ -36,7 +37,7 @@ use crate::program::Program;
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Prompts are run this many tokens at a time, so that cancelling takes effect in between.
 const CHUNK_TOKENS: usize = 512;
@@ -50,10 +51,8 @@ pub struct Model {
 #[derive(Debug)]
 struct Shared {
     tokenizer: Tokenizer,
-    executor: Executor,
+    engine: Engine,
     cache: Cache,
-    /// The pages of all sessions; whoever runs a batch holds it.
-    memory: Mutex<PageMemory>,
     facts: Facts,
     plan: MemoryPlan,
 }
@@ -76,6 +75,12 @@ impl Model {
 
     /// Loads the model in a file that is open already.
     pub fn load(file: Gguf, options: &LoadOptions) -> Result<Self> {
+        Self::load_on(file, options, None)
+    }
+
+    /// Loads the model in a file that is open already, onto a device that is, too: an application's own, for example.
+    /// Without one, [`LoadOptions::device`] says what computes.
+    pub fn load_on(file: Gguf, options: &LoadOptions, gpu: Option<&Gpu>) -> Result<Self> {
         let mut tokenizer_options = TokenizerOptions::default();
         tokenizer_options.pre.clone_from(&options.pre_tokenizer);
         let tokenizer = Tokenizer::load_with(file.metadata(), &tokenizer_options)?;
@@ -88,16 +93,15 @@ impl Model {
         let limits =
             CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
         let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
-        let memory = Mutex::new(PageMemory::new(&cache, options.cache_format)?);
         let facts = model::facts(&file)?;
-        let executor = Executor::new(Arc::new(file), program, executor_options(options))?;
+        let engine = Engine::new(Arc::new(file), program, &cache, options, gpu)?;
         let plan = MemoryPlan {
             weight_bytes: facts.weight_bytes,
-            packed_bytes: executor.packed_bytes(),
+            packed_bytes: engine.packed_bytes(),
             cache_bytes: cache.bytes(options.cache_format),
         };
-        log::info!("{facts}: {plan}; {} threads", executor.threads());
-        Ok(Model { shared: Arc::new(Shared { tokenizer, executor, cache, memory, facts, plan }) })
+        log::info!("{facts}: {plan}; on {}", engine.name());
+        Ok(Model { shared: Arc::new(Shared { tokenizer, engine, cache, facts, plan }) })
     }
 
     /// The tokenizer.
@@ -107,7 +111,7 @@ impl Model {
 
     /// What the model computes.
     pub fn program(&self) -> &Program {
-        self.shared.executor.program()
+        self.shared.engine.program()
     }
 
     /// The most tokens that a session holds.
@@ -130,9 +134,14 @@ impl Model {
         self.program().token_weight_bytes()
     }
 
-    /// Threads that compute.
+    /// Threads of the CPU that compute; on a GPU, the one that hands it its work.
     pub fn threads(&self) -> usize {
-        self.shared.executor.threads()
+        self.shared.engine.threads()
+    }
+
+    /// The GPU that computes, if one does.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.shared.engine.gpu()
     }
 
     /// An empty session.
@@ -153,18 +162,10 @@ impl Model {
             let last = tokens.len() == rest.len();
             let outputs = [tokens.len() - 1];
             let batch = Batch { tokens, outputs: if last { &outputs } else { &[] } };
-            let mut memory = self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            logits = Some(self.shared.executor.run(batch, &mut state.sequence, &mut memory)?);
+            logits = Some(self.shared.engine.run(batch, &mut state.sequence)?);
         }
         Ok(logits)
     }
-}
-
-fn executor_options(options: &LoadOptions) -> ExecutorOptions {
-    let mut how = ExecutorOptions::default();
-    how.matrices.pack = options.pack;
-    how.threads = options.threads.unwrap_or(how.threads);
-    how
 }
 
 /// One sequence of tokens, and what the model remembers of it.

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[non_exhaustive]
 pub struct GpuOptions {
     /// Part of the name of the adapter to use, in any case. Without it the best one is taken: discrete before
-    /// integrated; one that is emulated by the processor only if it is asked for by name.
+    /// integrated, and one that the processor emulates last.
     pub name: Option<String>,
+    /// Whether adapters that the processor emulates are no choice.
+    pub no_emulation: bool,
     /// Tiers not to use, though the device has them.
     pub without: Tiers,
     /// Whether shaders keep the checks of array bounds and loops that safe ones have. Slower; for tests.
@@ -56,7 +58,7 @@ pub struct Requirements {
 impl Gpu {
     /// Opens a device.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
-        let adapter = choose(&adapters().await, options.name.as_deref())?;
+        let adapter = choose(&adapters().await, options)?;
         let Requirements { features, limits } = Self::requirements(&adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kiln"),
@@ -173,23 +175,29 @@ async fn adapters() -> Vec<wgpu::Adapter> {
 }
 
 /// The adapter of this name, or the best.
-fn choose(adapters: &[wgpu::Adapter], name: Option<&str>) -> Result<wgpu::Adapter> {
+fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let name = options.name.as_deref();
     let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
         wgpu::DeviceType::Cpu => 3,
     };
-    let is_asked_for = |adapter: &&wgpu::Adapter| match name {
-        Some(name) => adapter.get_info().name.to_lowercase().contains(&name.to_lowercase()),
-        None => adapter.get_info().device_type != wgpu::DeviceType::Cpu,
+    let is_asked_for = |adapter: &&wgpu::Adapter| {
+        let info = adapter.get_info();
+        let is_named = name.is_none_or(|name| info.name.to_lowercase().contains(&name.to_lowercase()));
+        is_named && !(options.no_emulation && info.device_type == wgpu::DeviceType::Cpu)
     };
     adapters.iter().filter(is_asked_for).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
         let names: Vec<String> = adapters.iter().map(|adapter| format!("`{}`", adapter.get_info().name)).collect();
         Error::Gpu {
             subject: "adapter".into(),
             found: if names.is_empty() { "none".into() } else { names.join(", ") },
-            expected: name.map_or("a GPU that is not emulated".into(), |name| format!("one named like `{name}`")),
+            expected: match name {
+                Some(name) => format!("one named like `{name}`"),
+                None if options.no_emulation => "a GPU that is not emulated".into(),
+                None => "a GPU with a driver".into(),
+            },
         }
     })
 }

@@ -1,17 +1,21 @@
 //! From the nodes of a plan to dispatches: which kernel, with which parameters and buffers.
 
 use super::device::Gpu;
+use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan, Stack};
 use super::products::{Epilogue, ProductKernel, ProductParams, takes_integers};
 use super::record::{Draft, Size};
-use super::rows::{self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams};
+use super::rows::{
+    self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
+};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
 use crate::cache::Cache;
 use crate::program::{Program, Rows, SlotId, WeightId};
 use crate::{Error, Result};
+use bytemuck::{Pod, Zeroable};
 use std::collections::HashSet;
 
 /// All that dispatches are made of, for batches of up to so many tokens.
@@ -36,6 +40,19 @@ pub struct Drafting<'a> {
     pub partials: &'a wgpu::Buffer,
     /// The most tokens.
     pub tokens: u32,
+}
+
+/// The parameters of `embed.wgsl`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct EmbedParams {
+    columns: u32,
+    row_units: u32,
+    first_row: u32,
+    rows: u32,
+    scale: f32,
+    start: u32,
+    stride: u32,
 }
 
 /// The dispatches so far.
@@ -164,7 +181,7 @@ impl Drafting<'_> {
         let matrix = self.store.table(self.program, table).ok_or_else(missing)?;
         let view = self.slots.view(out);
         for part in &matrix.parts {
-            let params = super::embed::EmbedParams {
+            let params = EmbedParams {
                 columns: matrix.columns as u32,
                 row_units: matrix.row_units(),
                 first_row: part.first_row,
@@ -173,11 +190,17 @@ impl Drafting<'_> {
                 start: view.start,
                 stride: view.stride,
             };
-            let kernel = super::embed::kernel(&matrix.layout, matrix.columns as u32);
-            let mut buffers = vec![&self.step.ids, &part.quants, &part.scales];
+            let mut buffers = vec![&self.step.ids, &part.quants];
+            buffers.extend((!matrix.layout.is_float()).then_some(&part.scales));
             buffers.extend(&matrix.tables);
             buffers.push(self.slots.buffer(out));
-            drafts.list.push(self.rows(kernel, params, &buffers, out));
+            let groups = [(matrix.columns as u32).div_ceil(embed::COLUMNS), 1, 1];
+            drafts.list.push(self.rows(
+                Kernel { variant: embed::variant(&matrix.layout), groups },
+                params,
+                &buffers,
+                out,
+            ));
         }
         drafts.rounded.remove(&out);
         Ok(())
@@ -259,5 +282,9 @@ impl Drafting<'_> {
 }
 
 pub(super) fn missing() -> Error {
-    Error::Gpu { subject: "plan".into(), found: "a matrix that was not uploaded".into(), expected: "all of them".into() }
+    Error::Gpu {
+        subject: "plan".into(),
+        found: "a matrix that was not uploaded".into(),
+        expected: "all of them".into(),
+    }
 }

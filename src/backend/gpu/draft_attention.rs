@@ -6,10 +6,10 @@ use super::pages::LayerPages;
 use super::plan::{self, Node};
 use super::products::FEW_TOKENS;
 use super::record::{Draft, Size};
-use super::rotate::{RotateBinding, RotateParams, Rotation, RotationStyle};
+use super::rotate::{RotateBinding, RotateParams, Rotation};
 use crate::Result;
 use crate::cache::{CacheFormat, LayerPlace};
-use crate::program::{KeyValuesId, Program, RopeId, SlotId};
+use crate::program::{KeyValuesId, Program, RopeId, RopeStyle, SlotId};
 
 /// A slot that is turned: its heads' size, and how.
 type Turned = (SlotId, usize, RopeId);
@@ -62,7 +62,7 @@ impl Drafting<'_> {
             store: stored.is_some(),
             together: stored.is_some_and(|stored| shares(stored.keys) && shares(stored.values)),
             norm: false,
-            style: rope.map_or(RotationStyle::Adjacent, |rope| rope.style.into()),
+            halves: rope.is_some_and(|rope| rope.style == RopeStyle::Halves),
             pairs: rope.map_or(0, |rope| (rope.dimensions / 2) as u32),
         };
         let mut params = RotateParams {
@@ -99,8 +99,7 @@ impl Drafting<'_> {
     pub(super) fn attention(&self, node: &Node) -> Result<Vec<Draft>> {
         let Node::Attend { queries, over, heads, scale, softcap, out } = node else { return Ok(vec![]) };
         let (place, pages) = self.pages_of(*over)?;
-        let attention =
-            Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
+        let attention = Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
         let (query, result) = (self.slots.view(*queries), self.slots.view(*out));
         let splits = attention.splits(self.tokens, self.cache.limits().context_tokens);
         let params = |slab: usize| AttendParams {
@@ -154,7 +153,8 @@ pub fn partial_words(program: &Program, cache: &crate::cache::Cache, pages: &sup
         let crate::program::Op::Attend { over, heads, .. } = &step.op else { return None };
         let layer = pages.layer(cache.place_of(program.key_values[over.0].layer as u32)?)?;
         let attention = Attention { page: layer.shape, heads: *heads as u32, softcap: false, sinks: false };
-        let is_tiled = tokens > FEW_TOKENS && layer.slabs.len() == 1 && attention.tile().is_ok_and(|tile| tile.is_some());
+        let is_tiled =
+            tokens > FEW_TOKENS && layer.slabs.len() == 1 && attention.tile().is_ok_and(|tile| tile.is_some());
         let splits = attention.splits(tokens, cache.limits().context_tokens) * layer.slabs.len() as u32;
         (!is_tiled).then(|| attention.partial_words(splits, tokens))
     });

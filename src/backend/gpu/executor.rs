@@ -81,7 +81,18 @@ impl GpuExecutor {
         let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
         for tokens in buckets {
             if tokens <= chunk_tokens && recordings.last().is_none_or(|(before, _)| *before < tokens) {
-                let drafting = Drafting { gpu, program, plan: &plan, step: &step, slots: &slots, pages: &pages, store: &store, cache, partials: &partials, tokens };
+                let drafting = Drafting {
+                    gpu,
+                    program,
+                    plan: &plan,
+                    step: &step,
+                    slots: &slots,
+                    pages: &pages,
+                    store: &store,
+                    cache,
+                    partials: &partials,
+                    tokens,
+                };
                 recordings.push((tokens, Recording::new(gpu, &pipelines, &step.step, drafting.drafts()?).await?));
             }
         }

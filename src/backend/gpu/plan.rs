@@ -220,7 +220,9 @@ fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
     // A gated unit reads one slot and writes another, which no kernel may do to one buffer.
     for step in &program.steps {
         if let Op::Gate { gate, up, out, .. } = &step.op {
-            [gate, up, out].map(|slot| lists.insert(*slot, None));
+            for slot in [gate, up, out] {
+                lists.insert(*slot, None);
+            }
         }
     }
     let mut views: Vec<Option<View>> = vec![None; program.slots.len()];

@@ -68,18 +68,16 @@ impl ProductKernel {
         let at_once = tokens.next_power_of_two().min(most_at_once);
         let rows = if at_once <= 2 { 8 } else { 4 };
         let gelu = epilogue.gate == Some(crate::program::Activation::Gelu);
-        let variant = Variant::new(if few { "mat_vec.wgsl" } else { "mat_mul.wgsl" }, "uurrrrwrr")
+        let file = if few { "mat_vec.wgsl" } else { "mat_mul.wgsl" };
+        let variant = layout
+            .configure(Variant::new(file, "uurrrrwrr"))
             .for_gpu(gpu)
             .flag("INTEGER", integer)
-            .flag("FLOATS", layout.is_float())
-            .flag("VECTORS", layout.quants_are_vectors())
-            .flag("TABLES", layout.table().is_some())
             .flag("TAIL", !columns.is_multiple_of(32))
             .flag("BIAS", epilogue.bias)
             .flag("ADD", epilogue.add)
             .flag("GATE", epilogue.gate.is_some())
             .flag("GELU", gelu)
-            .constant("TYPE", layout.shader())
             .constant("ROWS", rows)
             .constant("TOKENS", at_once);
         match few {
