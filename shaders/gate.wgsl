@@ -38,7 +38,7 @@ fn activate(x: f32) -> f32 {
     return x / (1.0 + exp(min(-y, 80.0)));
 }
 
-// Of neighbouring lanes a unit needs neighbouring fours; otherwise neighbouring lanes have neighbouring columns.
+// The `j`-th of a lane's four columns: for units neighbouring ones, otherwise as neighbouring lanes load best.
 fn column(thread: u32, j: u32) -> u32 {
 #if QUANTIZE
     return thread * 4u + j;

@@ -216,24 +216,13 @@ impl Storage {
     }
 
     fn variant(self) -> Variant {
-        let bindings = match (self.reads, self.writes) {
-            (0, 1) => "uuw",
-            (0, 2) => "uuww",
-            (0, 3) => "uuwww",
-            (1, 1) => "uurw",
-            (1, 2) => "uurww",
-            (1, 3) => "uurwww",
-            (1, 4) => "uurwwww",
-            (2, 1) => "uurrw",
-            (2, 2) => "uurrww",
-            (2, 3) => "uurrwww",
-            (2, 4) => "uurrwwww",
-            (3, 1) => "uurrrw",
-            (3, 2) => "uurrrww",
-            (3, 3) => "uurrrwww",
-            (3, 4) => "uurrrwwww",
-            _ => "uuwwww",
+        let all = match self.reads {
+            0 => "uuwwww",
+            1 => "uurwwww",
+            2 => "uurrwwww",
+            _ => "uurrrwwww",
         };
+        let bindings = all.get(..2 + self.reads + self.writes).unwrap_or(all);
         Variant { bindings, ..self.variant }
     }
 }
