@@ -11,7 +11,7 @@ use std::str::FromStr;
 /// Where and how a model runs.
 #[derive(Args, Debug, Clone)]
 pub struct Flags {
-    /// Where it runs: auto, cpu, gpu, or gpu:NAME. (This build runs on the CPU only.)
+    /// Where it runs: auto, cpu, gpu, or gpu:NAME (part of its name).
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     device: Device,
     /// How many layers a GPU gets: a number, all, or auto.
@@ -29,22 +29,30 @@ impl Flags {
     /// The options that the flags ask for.
     ///
     /// # Errors
-    /// If they ask for what this build does not have.
+    /// If they ask for what this build does not have, or contradict each other.
     pub fn load_options(&self) -> Result<LoadOptions, String> {
-        let asked = match (&self.device, &self.gpu_layers) {
-            (Device::Gpu(_), _) => format!("--device {}", self.device),
-            (_, GpuLayers::All) => "--gpu-layers all".into(),
-            (_, GpuLayers::Count(1..)) => format!("--gpu-layers {}", self.gpu_layers),
-            (Device::Auto | Device::Cpu, GpuLayers::Auto | GpuLayers::Count(0)) => {
-                let mut options = LoadOptions::new();
-                options.threads = self.threads.map(NonZeroUsize::get);
-                options.context = self.ctx.map(NonZeroU32::get);
-                return Ok(options);
+        let device = match (&self.device, &self.gpu_layers) {
+            (_, GpuLayers::Count(1..)) => {
+                return Err(format!(
+                    "--gpu-layers {}: this build runs all layers in one place, expected 0, all or auto",
+                    self.gpu_layers
+                ));
             }
+            (Device::Gpu(_), GpuLayers::Count(0)) | (Device::Cpu, GpuLayers::All) => {
+                return Err(format!(
+                    "--device {} and --gpu-layers {}: expected one of them, or two that agree",
+                    self.device, self.gpu_layers
+                ));
+            }
+            (Device::Cpu, _) | (_, GpuLayers::Count(0)) => kiln::Device::Cpu,
+            (Device::Gpu(name), _) => kiln::Device::Gpu(name.clone()),
+            (Device::Auto, GpuLayers::All) => kiln::Device::Gpu(None),
+            (Device::Auto, GpuLayers::Auto) => kiln::Device::Auto,
         };
-        Err(format!(
-            "{asked}: this build runs on the CPU only, expected --device auto or cpu, and --gpu-layers auto or 0"
-        ))
+        let mut options = LoadOptions::new().device(device);
+        options.threads = self.threads.map(NonZeroUsize::get);
+        options.context = self.ctx.map(NonZeroU32::get);
+        Ok(options)
     }
 }
 

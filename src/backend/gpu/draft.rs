@@ -252,7 +252,8 @@ impl Drafting<'_> {
             let (rows, is_output) = (part.rows, outputs == 1);
             let variant = kernel.variant.clone();
             let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
-            drafts.list.push(Draft::new(variant, params, &buffers, groups));
+            let weight_bytes = part.quants.size() + part.scales.size();
+            drafts.list.push(Draft { weight_bytes, ..Draft::new(variant, params, &buffers, groups) });
         }
         drafts.rounded.remove(&stack.out);
         stack.products.iter().for_each(|product| _ = drafts.rounded.remove(&product.out));

@@ -10,6 +10,7 @@ use super::draft_attention::partial_words;
 use super::memory::buffer;
 use super::pages::Pages;
 use super::plan::Plan;
+use super::profile::{Profile, profile};
 use super::readback::read;
 use super::record::{Pipelines, Recording, Size};
 use super::slots::Slots;
@@ -150,6 +151,28 @@ impl GpuExecutor {
         Ok(logits)
     }
 
+    /// Runs a batch as [`GpuExecutor::run`] does, once, and says where the time went.
+    pub async fn profile(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Profile> {
+        let copies = batch.begin(self.program(), sequence)?;
+        let program = &self.weights.program;
+        let size = self.step.write(&self.gpu, batch, sequence, &program.ropes, &self.weights.angles);
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        copies.iter().for_each(|copy| self.pages.copy(&mut encoder, copy));
+        self.gpu.queue().submit([encoder.finish()]);
+        let result = profile(&self.gpu, self.recording(size)?, size).await;
+        batch.end(sequence, result)
+    }
+
+    /// What is recorded for batches of a size.
+    fn recording(&self, size: Size) -> Result<&Recording> {
+        let recording = self.recordings.iter().find(|(tokens, _)| *tokens >= size.tokens);
+        recording.map(|(_, recording)| recording).ok_or_else(|| Error::Gpu {
+            subject: "batch".into(),
+            found: format!("{} tokens", size.tokens),
+            expected: format!("at most {}", self.chunk_tokens),
+        })
+    }
+
     async fn run_chunk(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         self.gpu.check()?;
         let copies = batch.begin(self.program(), sequence)?;
@@ -169,13 +192,7 @@ impl GpuExecutor {
         for copy in copies {
             self.pages.copy(&mut encoder, copy);
         }
-        let Some((_, recording)) = self.recordings.iter().find(|(tokens, _)| *tokens >= size.tokens) else {
-            return Err(Error::Gpu {
-                subject: "batch".into(),
-                found: format!("{} tokens", size.tokens),
-                expected: format!("at most {}", self.chunk_tokens),
-            });
-        };
+        let recording = self.recording(size)?;
         recording.encode(&mut encoder, 0..recording.len(), size);
         let logits = self.logits(&mut encoder, size).await?;
         self.gpu.queue().submit([encoder.finish()]);

@@ -2,27 +2,43 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`device`] | choosing and opening a device, what it has |
-//! | [`tiers`] | what a device can do beyond plain WebGPU |
-//! | [`shader`] | from the texts of `shaders/` to pipelines |
-//! | [`sources`] | those texts |
-//! | [`rows`] | kernels over rows: norms, gates, sums, choices |
-//! | [`variants`] | every shader that can be asked for |
+//! | [`device`], [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
+//! | [`shader`], [`sources`], [`variants`] | from the texts of `shaders/` to pipelines; every shader that can be asked for |
+//! | [`layout`], [`memory`], `store` | how weights lie on the device, and their way there |
+//! | `slots`, `pages`, `step` | where activations, keys and values, and what changes from step to step are |
+//! | `plan` | from a program to what one kernel can do together |
+//! | [`products`], [`rows`], [`rotate`], [`attention`], [`embed`] | the kernels: shaders, parameters, workgroups |
+//! | `draft`, `draft_attention` | from a plan to dispatches |
+//! | `record` | dispatches, recorded once and replayed |
+//! | `executor` | runs batches |
+//! | [`profile`] | where the time goes |
 //! | [`readback`] | results back from the device |
 
+pub mod attention;
 pub mod device;
+mod draft;
+mod draft_attention;
+pub mod embed;
+mod executor;
+pub mod layout;
+pub mod memory;
+mod pages;
 mod plan;
-mod memory;
-mod products;
-mod step;
-mod record;
+pub mod products;
+pub mod profile;
 pub mod readback;
+mod record;
+pub mod rotate;
 pub mod rows;
 pub mod shader;
+mod slots;
 pub mod sources;
+mod step;
+mod store;
 pub mod tiers;
 pub mod variants;
 
 pub use device::{Gpu, GpuOptions, Requirements};
+pub use executor::{GpuExecutor, GpuExecutorOptions};
 pub use tiers::{TIERS, Tier, Tiers};
 pub use wgpu;

@@ -34,6 +34,8 @@ pub struct Draft {
     pub buffers: Vec<wgpu::Buffer>,
     /// Workgroups.
     pub groups: Groups,
+    /// Bytes of weights that it reads.
+    pub weight_bytes: u64,
 }
 
 impl Draft {
@@ -45,7 +47,8 @@ impl Draft {
         groups: impl Fn(Size) -> [u32; 3] + Send + Sync + 'static,
     ) -> Self {
         let buffers = buffers.iter().copied().cloned().collect();
-        Draft { variant, params: bytemuck::bytes_of(&params).to_vec(), buffers, groups: Box::new(groups) }
+        let params = bytemuck::bytes_of(&params).to_vec();
+        Draft { variant, params, buffers, groups: Box::new(groups), weight_bytes: 0 }
     }
 }
 
@@ -54,6 +57,18 @@ struct Dispatch {
     bindings: wgpu::BindGroup,
     groups: Groups,
     name: &'static str,
+    weight_bytes: u64,
+}
+
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass, size: Size) {
+        let [x, y, z] = (self.groups)(size);
+        if x > 0 && y > 0 && z > 0 {
+            pass.set_pipeline(&self.pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
 }
 
 /// Pipelines by variant: layers share them.
@@ -151,7 +166,8 @@ impl Recording {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            dispatches.push(Dispatch { pipeline, bindings, groups: draft.groups, name: draft.variant.file });
+            let (name, weight_bytes) = (draft.variant.file, draft.weight_bytes);
+            dispatches.push(Dispatch { pipeline, bindings, groups: draft.groups, name, weight_bytes });
         }
         Ok(Recording { dispatches })
     }
@@ -166,16 +182,33 @@ impl Recording {
         self.dispatches.iter().map(|dispatch| dispatch.name)
     }
 
+    /// The shader of each dispatch, and the bytes of weights that it reads.
+    pub fn costs(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.dispatches.iter().map(|dispatch| (dispatch.name, dispatch.weight_bytes))
+    }
+
     /// Encodes some of the dispatches into one pass.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, range: std::ops::Range<usize>, size: Size) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for dispatch in self.dispatches.get(range).unwrap_or_default() {
-            let [x, y, z] = (dispatch.groups)(size);
-            if x > 0 && y > 0 && z > 0 {
-                pass.set_pipeline(&dispatch.pipeline);
-                pass.set_bind_group(0, &dispatch.bindings, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
+        self.dispatches.get(range).into_iter().flatten().for_each(|dispatch| dispatch.encode(&mut pass, size));
+    }
+
+    /// Encodes one dispatch into a pass of its own, between a timestamp query and the next one.
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        index: usize,
+        size: Size,
+        (query_set, query): (&wgpu::QuerySet, u32),
+    ) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: Some(query),
+                end_of_pass_write_index: Some(query + 1),
+            }),
+        });
+        self.dispatches.get(index).into_iter().for_each(|dispatch| dispatch.encode(&mut pass, size));
     }
 }
