@@ -6,9 +6,13 @@
 //! | [`tiers`] | what a device can do beyond plain WebGPU |
 //! | [`shader`] | from the texts of `shaders/` to pipelines |
 //! | [`sources`] | those texts |
+//! | [`layout`] | how weights lie on the device |
+//! | [`embed`] | rows of the embedding table |
 //! | [`readback`] | results back from the device |
 
 pub mod device;
+pub mod embed;
+pub mod layout;
 pub mod readback;
 pub mod shader;
 pub mod sources;
