@@ -1,0 +1,20 @@
+//! The kernel that looks up rows of the embedding table.
+
+use super::layout::Layout;
+use super::shader::Variant;
+
+/// The kernel for tables of a type.
+///
+/// Bindings: step, params, ids, quants, scales, table of the type, out; without scales or table where the type has none.
+/// It takes a workgroup for each [`COLUMNS`] columns and, in the second dimension, each token.
+pub fn variant(layout: &Layout) -> Variant {
+    let bindings = match (layout.is_float(), layout.table().is_some()) {
+        (true, _) => "uurrw",
+        (false, false) => "uurrrw",
+        (false, true) => "uurrrrw",
+    };
+    layout.configure(Variant::new("embed.wgsl", bindings))
+}
+
+/// Columns that a workgroup decodes.
+pub const COLUMNS: u32 = 256;
