@@ -9,5 +9,11 @@ macro_rules! sources {
 
 sources! {
     "add.wgsl"
+    "attend_merge.wgsl"
+    "attend_split.wgsl"
+    "attend_tile.wgsl"
+    "rotate_store.wgsl"
+    "shared/attend.wgsl"
+    "shared/page.wgsl"
     "shared/step.wgsl"
 }
