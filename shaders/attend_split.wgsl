@@ -110,10 +110,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let seen_from = first_seen(position);
     let first_page = seen_from / PAGE;
     let page_count = position / PAGE + 1u - first_page;
-    let from = first_page + page_count * group.x / params.splits;
+    let begin = first_page + page_count * group.x / params.splits;
     let until = first_page + page_count * (group.x + 1u) / params.splits;
     // The positions of this split.
-    let first = max(seen_from, from * PAGE);
+    let first = max(seen_from, begin * PAGE);
     let end = min(position + 1u, until * PAGE);
 
     load_queries(token, kv_head, first_query, lane);
@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #repeat q $QUERIES
     var sum$q = vec4<f32>();
 #end
-    for (var chunk = from; chunk < until; chunk += CHUNK_PAGES) {
+    for (var chunk = begin; chunk < until; chunk += CHUNK_PAGES) {
         for (var within = 0u; within < CHUNK_PAGES && chunk + within < until; within++) {
             let page = page_at(chunk + within);
             if (page != NO_PAGE) {

@@ -10,8 +10,8 @@
 // `backend/cpu/memory.rs`.
 //
 // Flags: QUERIES, STORE, QK_NORM, ROTATE, HALVES (else pairs are neighbours), and those of the page. Constants: PAIRS,
-// QUERY_HEADS, KEY_SIZE, VALUE_SIZE, KV_HEADS, ROW_SIZE and ROW_QUADS (the longer of key and value; the quads of it as it
-// is stored), and the numbers of the bindings.
+// QUERY_HEADS, ROW_SIZE (of a key), ROW_QUADS (as many quads as the longer of key and value takes), the numbers of the
+// bindings, and those of the page.
 
 #include "shared/step.wgsl"
 #if STORE
