@@ -21,7 +21,7 @@ struct Slab {
 }
 
 /// A key or a value of a page.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Place {
     page: usize,
     head: usize,
