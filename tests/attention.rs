@@ -21,7 +21,7 @@ struct Slab {
 }
 
 /// A key or a value of a page.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Place {
     page: usize,
     head: usize,
@@ -294,6 +294,10 @@ impl Setting {
     fn run_tile(&self, gpu: &Gpu) {
         let Case { attention, tokens, .. } = self.case;
         let Some(variant) = attention.tile().unwrap() else { return };
+        // So many sums take this driver many seconds to put into registers.
+        if attention.page.value_size > 192 && gpu.info().name.contains("SwiftShader") {
+            return;
+        }
         let (step, queries, table) = (self.step(), self.query_bytes(), bytes_of_words(&self.table));
         let (params, sinks) = (self.params(0), self.sink_bytes());
         let mut data = vec![
@@ -326,9 +330,9 @@ fn devices() -> Vec<Gpu> {
 fn check_all(cases: &[Case]) {
     let gpus = devices();
     let mut random = Random(17);
-    for &case in cases {
+    for (index, &case) in cases.iter().enumerate() {
         let setting = Setting::new(case, &mut random);
-        for gpu in &gpus {
+        for gpu in gpus.iter().filter(|gpu| index == 0 || !is_slow(gpu)) {
             setting.run_split(gpu);
             if case.slabs == 1 {
                 setting.run_tile(gpu);
@@ -337,10 +341,15 @@ fn check_all(cases: &[Case]) {
     }
 }
 
+/// Whether the driver takes seconds to compile these kernels, so that it gets only the first case of each test.
+fn is_slow(gpu: &Gpu) -> bool {
+    gpu.checked() && gpu.info().name.contains("SwiftShader")
+}
+
 #[test]
 fn attention_in_every_format_and_context() {
-    let contexts = [0, 30, 31, 32, 99, 700];
-    let cases = FORMATS.iter().flat_map(|&format| contexts.map(|start| (format, start)));
+    let contexts = [30, 99, 700, 0, 31, 32].map(|start| (FORMATS[start % 3], start)).into_iter();
+    let cases = contexts.chain(FORMATS.map(|format| (format, 230)));
     check_all(&cases.map(|(format, start)| Case::new(shape(format, 2, 64, 64), 4, start, 1)).collect::<Vec<_>>());
 }
 
@@ -543,8 +552,8 @@ const TURNS_START: usize = 3;
 fn check_turnings(turnings: &[Turning]) {
     let gpus = devices();
     let mut random = Random(3);
-    for turning in turnings {
-        gpus.iter().for_each(|gpu| turning.run(gpu, &mut random));
+    for (index, turning) in turnings.iter().enumerate() {
+        gpus.iter().filter(|gpu| index == 0 || !is_slow(gpu)).for_each(|gpu| turning.run(gpu, &mut random));
     }
 }
 
@@ -556,8 +565,8 @@ fn rotation_and_store_in_every_format() {
             [(2, 4, 64, 64, 32), (1, 7, 40, 40, 10), (2, 2, 96, 128, 48), (1, 1, 512, 8, 0)]
         {
             let turning = Turning::new(shape(format, heads, key_size, value_size), query_heads, pairs);
-            let halves = Rotation { halves: true, ..turning.rotation };
-            turnings.extend([turning, Turning { rotation: halves, ..turning }]);
+            let rotation = Rotation { halves: turnings.len() % 3 != 1, ..turning.rotation };
+            turnings.push(Turning { rotation, ..turning });
         }
     }
     check_turnings(&turnings);
