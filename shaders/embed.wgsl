@@ -2,8 +2,9 @@
 //
 // Layout: the table lies as src/backend/gpu/layout/mod.rs says; `ids` has the step's token ids. The bindings hold
 // `rows` rows from `first_row` on, and tokens whose row is elsewhere are left alone: a table that is larger than a
-// binding takes a dispatch for each part. Geometry: one lane four columns, a row of workgroups a token. CPU twin:
-// Op::Embed in src/backend/cpu/executor.rs.
+// binding takes a dispatch for each part.
+// Geometry: one lane four columns, a row of workgroups a token.
+// CPU twin: Op::Embed in src/backend/cpu/executor.rs.
 
 #include "shared/step.wgsl"
 

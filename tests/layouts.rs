@@ -134,7 +134,7 @@ fn embedding_rows_of_every_type() {
     }
 }
 
-/// Every entry of every codebook, both signs, and every scale occur among many blocks.
+/// Among many blocks nearly every entry of every codebook occurs, and every scale.
 #[test]
 fn many_blocks_of_every_type() {
     let mut random = Random(8);

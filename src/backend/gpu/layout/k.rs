@@ -50,9 +50,9 @@ impl Repack for Q6_K {
 
     fn repack(&self) -> Self::Planes {
         let units = self.ql.map(|half| {
-            let [a, b, c, d]: [[u8; 16]; 4] = bytemuck::cast(half);
-            let ([first, third], [second, fourth]) = (nibbles(&a, &b), nibbles(&c, &d));
-            [first, second, third, fourth]
+            let [a, b, c, d] = bytemuck::cast::<_, [[u8; 16]; 4]>(half).map(u128::from_le_bytes);
+            let ([first, third], [second, fourth]) = (nibbles(a, b), nibbles(c, d));
+            [first, second, third, fourth].map(u128::to_le_bytes)
         });
         (bytemuck::cast(units), all_quarters(&self.qh), bytemuck::cast(self.scales), self.d.0)
     }
@@ -61,8 +61,8 @@ impl Repack for Q6_K {
 /// Four bits a column of 256 columns in which each 32 bytes hold one unit in the low halves, the next in the high halves.
 fn all_nibbles(bytes: &[[u8; 32]; 4]) -> [u8; 128] {
     bytemuck::cast(bytes.map(|units| {
-        let [a, b]: [[u8; 16]; 2] = bytemuck::cast(units);
-        nibbles(&a, &b)
+        let [a, b] = bytemuck::cast::<_, [[u8; 16]; 2]>(units).map(u128::from_le_bytes);
+        nibbles(a, b).map(u128::to_le_bytes)
     }))
 }
 

@@ -31,10 +31,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`planes`] | rows into planes, for any block |
-//! | [`small`] | the formats of [`crate::quant::legacy`], [`crate::quant::ternary`] and [`crate::quant::fp4`] |
-//! | [`k`], [`iq`] | the formats of [`crate::quant::k`] and [`crate::quant::iq`] |
-//! | [`tables`] | the codebooks that shaders read |
+//! | `planes` | rows into planes, for any block |
+//! | `small` | the formats of [`crate::quant::legacy`], [`crate::quant::ternary`] and [`crate::quant::fp4`] |
+//! | `k`, `iq` | the formats of [`crate::quant::k`] and [`crate::quant::iq`] |
+//! | `tables` | the codebooks that shaders read |
 
 mod iq;
 mod k;

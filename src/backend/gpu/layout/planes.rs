@@ -71,26 +71,30 @@ pub fn split<'r>(mut row: &'r mut [u8], blocks: usize, block_bytes: &[usize], pl
     }
 }
 
+/// The same byte, sixteen times. What follows works on sixteen bytes at once as on one large number.
+const fn splat(byte: u8) -> u128 {
+    u128::from_le_bytes([byte; 16])
+}
+
 /// Bytes made of the low halves of two times as many, and those made of their high halves.
-pub fn nibbles<const N: usize>(a: &[u8; N], b: &[u8; N]) -> [[u8; N]; 2] {
-    let low = std::array::from_fn(|i| a[i] & 15 | b[i] << 4);
-    let high = std::array::from_fn(|i| a[i] >> 4 | b[i] & 0xf0);
-    [low, high]
+pub fn nibbles(a: u128, b: u128) -> [u128; 2] {
+    const LOW: u128 = splat(15);
+    [a & LOW | (b & LOW) << 4, (a >> 4) & LOW | b & !LOW]
 }
 
 /// Two bits a column of four units: `a` has columns 0 to 15, those of the four units side by side in each byte; `b` has
 /// columns 16 to 31.
-pub fn quarters(a: &[u8; 16], b: &[u8; 16]) -> [[u8; 16]; 2] {
-    let pair = |a: u8, b: u8| a & 3 | (b & 3) << 2 | (a & 12) << 2 | (b & 12) << 4;
-    let first = std::array::from_fn(|i| pair(a[i], b[i]));
-    let second = std::array::from_fn(|i| pair(a[i] >> 4, b[i] >> 4));
-    [first, second]
+fn quarters(a: u128, b: u128) -> [u128; 2] {
+    const FIRST: u128 = splat(3);
+    const SECOND: u128 = splat(12);
+    let pair = |a: u128, b: u128| a & FIRST | (b & FIRST) << 2 | (a & SECOND) << 2 | (b & SECOND) << 4;
+    [pair(a, b), pair(a >> 4, b >> 4)]
 }
 
 /// Two bits a column of 256 columns in which each 32 bytes hold the columns of four units, the lowest bits first.
 pub fn all_quarters(bytes: &[u8; 64]) -> [u8; 64] {
-    let [a, b, c, d]: [[u8; 16]; 4] = bytemuck::cast(*bytes);
-    bytemuck::cast([quarters(&a, &b), quarters(&c, &d)])
+    let [a, b, c, d] = bytemuck::cast::<_, [[u8; 16]; 4]>(*bytes).map(u128::from_le_bytes);
+    bytemuck::cast([quarters(a, b), quarters(c, d)].map(|half| half.map(u128::to_le_bytes)))
 }
 
 /// A bit a column of 256 columns, where byte i has in bit u column i of unit u.
@@ -116,7 +120,7 @@ pub fn bits(word: u32) -> u32 {
 
 /// The lowest four bits, each as the lowest of a byte.
 pub fn spread(bits: u32) -> u32 {
-    (bits & 15) * 0x0020_4081 & 0x0101_0101
+    ((bits & 15) * 0x0020_4081) & 0x0101_0101
 }
 
 /// Eight pairs of six-bit numbers, the first below the second: the lower eight of the twelve bits as bytes, the upper

@@ -105,7 +105,10 @@ impl Repack for NVFP4 {
     type Planes = ([u8; 32], [u8; 4]);
 
     fn repack(&self) -> Self::Planes {
-        let [a, b, c, d] = &self.qs;
-        (bytemuck::cast([nibbles(a, b), nibbles(c, d)]), self.d)
+        // The first eight columns of each group are in the low halves: those of two groups become eight bytes of a unit.
+        let [a, b, c, d] = self.qs.map(|group| u128::from(u64::from_le_bytes(group)));
+        let [low, high] = nibbles(a | c << 64, b | d << 64).map(u128::to_le_bytes);
+        let ([low0, low1], [high0, high1]): ([[u8; 8]; 2], [[u8; 8]; 2]) = (bytemuck::cast(low), bytemuck::cast(high));
+        (bytemuck::cast([low0, high0, low1, high1]), self.d)
     }
 }
