@@ -9,7 +9,7 @@
 // queries, then those of keys, then those of values. CPU twins: `norm` and `rotate` in `backend/cpu/ops.rs`, `store` in
 // `backend/cpu/memory.rs`.
 //
-// Flags: QUERIES, STORE, QK_NORM, ROTATE, HALVES (else pairs are neighbours), and those of the page. Constants: PAIRS,
+// Flags: QUERIES, STORE, TOGETHER (queries, keys and values lie in one buffer), QK_NORM, ROTATE, HALVES (else pairs are neighbours), and those of the page. Constants: PAIRS,
 // QUERY_HEADS, ROW_SIZE (of a key), ROW_QUADS (as many quads as the longer of key and value takes), the numbers of the
 // bindings, and those of the page.
 
@@ -54,8 +54,10 @@ const ROW_QUADS: u32 = $ROW_QUADS;
 @group(0) @binding($TURNS) var<storage, read> turns: array<vec2<f32>>;
 #end
 #if STORE
+#if !TOGETHER
 @group(0) @binding($KEYS) var<storage, read> keys: array<f32>;
 @group(0) @binding($VALUES) var<storage, read> values: array<f32>;
+#end
 @group(0) @binding($TABLE) var<storage, read> table: array<u32>;
 #end
 #if QK_NORM
@@ -136,10 +138,26 @@ fn change_query(token: u32, head: u32, lane: u32) {
 // A row as it is stored, but in f32: its last block filled up with zeros.
 var<workgroup> quads: array<vec4<f32>, ROW_QUADS>;
 
+fn key_at(i: u32) -> f32 {
+#if TOGETHER
+    return queries[i];
+#else
+    return keys[i];
+#end
+}
+
+fn value_at(i: u32) -> f32 {
+#if TOGETHER
+    return queries[i];
+#else
+    return values[i];
+#end
+}
+
 fn make_key(token: u32, head: u32, lane: u32) {
     let start = params.key_start + token * params.key_stride + head * KEY_SIZE;
     for (var i = lane; i < KEY_SIZE; i += THREADS) {
-        row[i] = keys[start + i];
+        row[i] = key_at(start + i);
     }
 #if QK_NORM
     let scale = norm_scale(lane);
@@ -165,7 +183,7 @@ fn make_value(token: u32, head: u32, lane: u32) {
         var four = vec4<f32>();
         if (quad < VALUE_QUADS) {
             let i = start + quad * 4u;
-            four = vec4<f32>(values[i], values[i + 1u], values[i + 2u], values[i + 3u]);
+            four = vec4<f32>(value_at(i), value_at(i + 1u), value_at(i + 2u), value_at(i + 3u));
         }
         quads[quad] = four;
     }

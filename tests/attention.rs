@@ -423,7 +423,7 @@ struct Turning {
 
 impl Turning {
     fn new(page: PageShape, query_heads: u32, pairs: u32) -> Turning {
-        let rotation = Rotation { page, query_heads, store: true, norm: false, halves: false, pairs };
+        let rotation = Rotation { page, query_heads, store: true, together: false, norm: false, halves: false, pairs };
         Turning { rotation, start: 29, tokens: 5, long_weights: false }
     }
 

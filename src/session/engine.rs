@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(super) enum Engine {
     Cpu(Box<Executor>, Mutex<PageMemory>),
-    Gpu { gpu: Gpu, program: Program, weight_bytes: u64, executor: Mutex<GpuExecutor> },
+    Gpu { gpu: Gpu, program: Program, weight_bytes: u64, executor: Box<Mutex<GpuExecutor>> },
 }
 
 impl Engine {
@@ -32,7 +32,7 @@ impl Engine {
         }
         let mut how = GpuOptions::default();
         match &options.device {
-            Device::Cpu => return Self::on_cpu(file, program, cache, options),
+            Device::Cpu => Self::on_cpu(file, program, cache, options),
             Device::Gpu(name) => {
                 how.name.clone_from(name);
                 Self::on_gpu(&pollster::block_on(Gpu::open(&how))?, file, program, cache, options)
@@ -69,7 +69,7 @@ impl Engine {
         let how = GpuExecutorOptions::default();
         let executor = wait(gpu, GpuExecutor::new(gpu, file, program.clone(), cache, options.cache_format, how))?;
         let weight_bytes = executor.weight_bytes();
-        Ok(Engine::Gpu { gpu: gpu.clone(), program, weight_bytes, executor: Mutex::new(executor) })
+        Ok(Engine::Gpu { gpu: gpu.clone(), program, weight_bytes, executor: Box::new(Mutex::new(executor)) })
     }
 
     pub fn program(&self) -> &Program {

@@ -299,3 +299,19 @@ struct Cut {
     /// Pages at once.
     chunk_pages: u32,
 }
+
+/// Shaders of this family for common shapes, without tiers.
+pub(super) fn variants() -> Vec<Variant> {
+    let mut variants = vec![];
+    for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8_0] {
+        for (heads, kv_heads, size) in [(32, 8, 128), (28, 4, 128), (8, 8, 40), (8, 1, 256), (4, 4, 16)] {
+            for (softcap, sinks) in [(false, false), (true, false), (false, true)] {
+                let page = PageShape { format, heads: kv_heads, key_size: size, value_size: size };
+                let attention = Attention { page, heads, softcap, sinks };
+                variants.extend([attention.split(), attention.merge()].into_iter().flatten());
+                variants.extend(attention.tile().ok().flatten());
+            }
+        }
+    }
+    variants
+}

@@ -223,7 +223,7 @@ impl Drafting<'_> {
         let nothing = &self.store.nothing;
         let outputs = self.outputs(stack.input);
         for part in &matrix.parts {
-            let kernel = ProductKernel::new(self.gpu, &matrix.layout, matrix.columns, self.tokens, epilogue);
+            let kernel = ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, self.tokens, epilogue);
             let params = ProductParams {
                 columns: matrix.columns as u32,
                 row_units: matrix.row_units(),
@@ -250,7 +250,7 @@ impl Drafting<'_> {
                 bias.unwrap_or(nothing),
             ];
             let (rows, is_output) = (part.rows, outputs == 1);
-            let variant = kernel.variant.clone();
+            let variant = kernel.variant.clone().for_gpu(self.gpu);
             let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
             let weight_bytes = part.quants.size() + part.scales.size();
             drafts.list.push(Draft { weight_bytes, ..Draft::new(variant, params, &buffers, groups) });

@@ -18,3 +18,8 @@ pub fn variant(layout: &Layout) -> Variant {
 
 /// Columns that a workgroup decodes.
 pub const COLUMNS: u32 = 256;
+
+/// Every shader of this family, without tiers.
+pub(super) fn variants() -> Vec<Variant> {
+    super::layout::all().iter().map(variant).collect()
+}

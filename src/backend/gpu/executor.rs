@@ -117,6 +117,11 @@ impl GpuExecutor {
         self.store.bytes()
     }
 
+    /// Bytes of the cache's pages on the device.
+    pub fn cache_bytes(&self) -> u64 {
+        self.pages.bytes()
+    }
+
     /// Pipelines that have been compiled.
     pub fn pipelines(&self) -> usize {
         self.pipelines.len()

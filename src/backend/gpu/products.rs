@@ -59,9 +59,9 @@ pub fn takes_integers(gpu: &Gpu, layout: &Layout) -> bool {
 }
 
 impl ProductKernel {
-    /// The kernel for a type of weights and up to `tokens` tokens.
-    pub fn new(gpu: &Gpu, layout: &Layout, columns: usize, tokens: u32, epilogue: Epilogue) -> Self {
-        let integer = takes_integers(gpu, layout);
+    /// The kernel for a type of weights and up to `tokens` tokens; `integer` if it [`takes_integers`]. The shader does not
+    /// know tiers yet: see [`Variant::for_gpu`].
+    pub fn new(integer: bool, layout: &Layout, columns: usize, tokens: u32, epilogue: Epilogue) -> Self {
         let few = tokens <= FEW_TOKENS;
         // In floating point more tokens take more registers than there are.
         let most_at_once = if integer { 8 } else { 4 };
@@ -71,7 +71,6 @@ impl ProductKernel {
         let file = if few { "mat_vec.wgsl" } else { "mat_mul.wgsl" };
         let variant = layout
             .configure(Variant::new(file, "uurrrrwrr"))
-            .for_gpu(gpu)
             .flag("INTEGER", integer)
             .flag("TAIL", !columns.is_multiple_of(32))
             .flag("BIAS", epilogue.bias)
@@ -93,4 +92,36 @@ impl ProductKernel {
         let row_groups = along_rows.div_ceil(wide);
         if self.few { [row_groups, wide, along_tokens] } else { [row_groups, along_tokens, wide] }
     }
+}
+
+/// Every shader of this family, without tiers: all types, and what can happen to results with one type of each kind.
+pub(super) fn variants() -> Vec<Variant> {
+    use crate::gguf::TensorType;
+    use crate::program::Activation;
+    let mut variants = vec![];
+    for layout in super::layout::all() {
+        for integer in [false, true] {
+            for tokens in [1, 8, 64] {
+                if !(integer && layout.is_float()) {
+                    variants.push(ProductKernel::new(integer, layout, 256, tokens, Epilogue::default()).variant);
+                }
+            }
+        }
+    }
+    let epilogues = [
+        Epilogue { bias: true, ..Epilogue::default() },
+        Epilogue { add: true, ..Epilogue::default() },
+        Epilogue { gate: Some(Activation::Silu), ..Epilogue::default() },
+        Epilogue { bias: true, add: false, gate: Some(Activation::Gelu) },
+    ];
+    let kinds = [TensorType::F32, TensorType::Q4_0, TensorType::IQ2_XS];
+    for layout in super::layout::all().iter().filter(|layout| kinds.contains(&layout.kind())) {
+        let integers: &[bool] = if layout.is_float() { &[false] } else { &[false, true] };
+        for (&integer, epilogue) in integers.iter().flat_map(|integer| epilogues.iter().map(move |e| (integer, *e))) {
+            for (columns, tokens) in [(256, 1), (256, 8), (256, 64), (331, 1)] {
+                variants.push(ProductKernel::new(integer, layout, columns, tokens, epilogue).variant);
+            }
+        }
+    }
+    variants
 }

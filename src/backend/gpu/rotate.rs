@@ -20,6 +20,8 @@ pub struct Rotation {
     pub query_heads: u32,
     /// Whether keys and values are stored.
     pub store: bool,
+    /// Whether queries, keys and values lie in one buffer, which is then bound as that of the queries.
+    pub together: bool,
     /// Whether queries and keys are normalised, each head by itself.
     pub norm: bool,
     /// Whether pairs are [`Halves`](RopeStyle::Halves), not [`Adjacent`](RopeStyle::Adjacent).
@@ -101,8 +103,8 @@ impl Rotation {
             (RotateBinding::Queries, queries),
             (RotateBinding::Cache, self.store),
             (RotateBinding::Turns, rotates),
-            (RotateBinding::Keys, self.store),
-            (RotateBinding::Values, self.store),
+            (RotateBinding::Keys, self.store && !self.together),
+            (RotateBinding::Values, self.store && !self.together),
             (RotateBinding::Table, self.store),
             (RotateBinding::QueryNorm, self.norm && queries),
             (RotateBinding::KeyNorm, self.norm && self.store),
@@ -121,6 +123,7 @@ impl Rotation {
             .flag("CACHE_WRITE", true)
             .flag("QUERIES", self.query_heads > 0)
             .flag("STORE", self.store)
+            .flag("TOGETHER", self.together)
             .flag("QK_NORM", self.norm)
             .flag("ROTATE", self.pairs > 0)
             .flag("HALVES", self.halves)
@@ -161,4 +164,19 @@ impl Rotation {
             expected: format!("at most {} pairs, of something", self.page.key_size / 2),
         })
     }
+}
+
+/// Shaders of this family for common shapes, without tiers.
+pub(super) fn variants() -> Vec<Variant> {
+    use crate::cache::CacheFormat;
+    let mut variants = vec![];
+    for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8_0] {
+        for (query_heads, store, together) in [(8, false, false), (0, true, false), (8, true, false), (8, true, true)] {
+            for (norm, halves, pairs) in [(false, false, 0), (false, true, 64), (true, false, 32)] {
+                let page = PageShape { format, heads: 2, key_size: 128, value_size: 128 };
+                variants.extend(Rotation { page, query_heads, store, together, norm, halves, pairs }.variant());
+            }
+        }
+    }
+    variants
 }

@@ -101,6 +101,11 @@ static LAYOUTS: [Layout; 28] = [
     Layout::of_blocks::<fp4::NVFP4>("quants/nvfp4.wgsl"),
 ];
 
+/// All layouts.
+pub fn all() -> &'static [Layout] {
+    &LAYOUTS
+}
+
 impl Layout {
     const fn of_blocks<R: Repack>(shader: &'static str) -> Self {
         let (quants, scales) = R::Planes::BYTES.split_at(R::QUANT_PLANES);
