@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Passes the tests. Arguments go to `cargo test`.
 #
-# The GPU backend is tested on a Vulkan driver. Where there is none, Mesa's software Vulkan is installed if that is
-# possible without asking anybody; if not, this says what to do, and the tests that need it will say that they skip.
+# The GPU backend is tested on software Vulkan: Mesa's, which is installed if there is no driver at all and that is
+# possible without asking anybody, and SwiftShader, where the package chromium has brought it. Without any, this says what
+# to do, and the tests that need one say that they skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,6 +36,15 @@ if [ "$(uname)" = Linux ] && ! has_vulkan_driver; then
         echo "No Vulkan driver here, and none could be installed. For the tests of the GPU backend install one, such as" >&2
         echo "Mesa's software Vulkan: on Debian and Ubuntu the packages $packages." >&2
     fi
+fi
+
+# Both in one process, so that every kernel is tested on two drivers that differ.
+if [ -z "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then
+    drivers=""
+    for driver in /usr/share/vulkan/icd.d/lvp_icd.*.json /usr/lib/chromium/vk_swiftshader_icd.json; do
+        [ -e "$driver" ] && drivers="${drivers:+$drivers:}$driver"
+    done
+    [ -n "$drivers" ] && export VK_DRIVER_FILES="$drivers"
 fi
 
 # Examples are built first: some tests run them.

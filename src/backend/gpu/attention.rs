@@ -315,3 +315,34 @@ pub(super) fn variants() -> Vec<Variant> {
     }
     variants
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_every_variant_fits() {
+        for key_size in (4..=MOST_KEY_SIZE).step_by(4) {
+            for group in [1, 2, 4, 7, 8, 9, 16, 71] {
+                let page = PageShape { format: CacheFormat::F16, heads: 2, key_size, value_size: 64 };
+                let attention = Attention { page, heads: 2 * group, softcap: false, sinks: false };
+                let Cut { queries, pieces, chunk_pages } = attention.split_cut();
+                assert!(queries * pieces >= group && queries * (pieces - 1) < group, "{attention:?}");
+                assert!(queries * SOFTMAX_LANES <= SPLIT_LANES);
+                let bytes = queries * (key_size * 4 + chunk_pages * PAGE_POSITIONS * 16 + 4) + SPLIT_LANES * 20;
+                assert!(bytes <= WORKGROUP_BYTES, "{bytes} bytes for {attention:?}");
+                let (queries, pieces) = attention.tile_cut();
+                assert!(queries * pieces >= group && queries <= TILE_ROWS);
+            }
+        }
+    }
+
+    #[test]
+    fn pages_take_what_their_rows_take() {
+        let words = |format, size| PageShape { format, heads: 3, key_size: size, value_size: 64 }.page_words();
+        assert_eq!(words(CacheFormat::F32, 40), 3 * 32 * (40 + 64));
+        assert_eq!(words(CacheFormat::F16, 40), 3 * 32 * (20 + 32));
+        assert_eq!(words(CacheFormat::Q8_0, 40), 3 * 32 * (16 + 1 + 16 + 1));
+        assert_eq!(words(CacheFormat::Q8_0, 96), 3 * 32 * (24 + 2 + 16 + 1)); // the fourth scale is spare
+    }
+}
