@@ -15,7 +15,9 @@ use clap::{Parser, ValueEnum};
 use kiln::backend::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::memory::PageMemory;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::backend::gpu::readback::wait;
+use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions};
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use std::error::Error;
@@ -24,6 +26,9 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+/// Runs a batch on whatever computes.
+type Run = dyn FnMut(Batch, &mut Sequence) -> kiln::Result<Vec<f32>>;
 
 /// Writes the logits of every position of a sequence of tokens.
 #[derive(Parser)]
@@ -102,7 +107,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut how = ExecutorOptions::default();
     how.threads = options.threads.unwrap_or(how.threads);
     how.matrices.exact = !args.fast;
-    let model = Executor::new(file, program, how).map_err(in_model)?;
 
     let Ids(tokens) = &args.tokens;
     let format = match args.kv {
@@ -112,13 +116,29 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     };
     let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
     let limits = CacheLimits { chunk_tokens: chunk as u32, ..CacheLimits::new(tokens.len() as u32) };
-    let cache = Cache::new(CacheGroup::of_program(model.program()), limits).map_err(in_model)?;
-    let (mut sequence, mut memory) = (cache.sequence(), PageMemory::new(&cache, format).map_err(in_model)?);
+    let cache = Cache::new(CacheGroup::of_program(&program), limits).map_err(in_model)?;
+    let mut sequence = cache.sequence();
+    let mut run: Box<Run> = match &options.device {
+        kiln::Device::Gpu(name) => {
+            let mut options = GpuOptions::default();
+            options.name.clone_from(name);
+            let gpu = pollster::block_on(Gpu::open(&options))?;
+            let how = GpuExecutorOptions::default();
+            let model = wait(&gpu, GpuExecutor::new(&gpu, file, program, &cache, format, how));
+            let mut model = model.map_err(in_model)?;
+            Box::new(move |batch, sequence| wait(&gpu, model.run(batch, sequence)))
+        }
+        _ => {
+            let mut memory = PageMemory::new(&cache, format).map_err(in_model)?;
+            let model = Executor::new(file, program, how).map_err(in_model)?;
+            Box::new(move |batch, sequence| model.run(batch, sequence, &mut memory))
+        }
+    };
     let in_out = |error: std::io::Error| format!("{}: {error}", args.out.display());
     let mut out = BufWriter::new(File::create(&args.out).map_err(in_out)?);
     for tokens in tokens.chunks(chunk) {
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        let logits = model.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory)?;
+        let logits = run(Batch { tokens, outputs: &outputs }, &mut sequence)?;
         for value in logits {
             out.write_all(&value.to_le_bytes()).map_err(in_out)?;
         }

@@ -179,6 +179,14 @@ fn row(kind: TensorType, columns: usize, random: &mut Random) -> Vec<u8> {
     blocks.collect::<Vec<_>>().concat()
 }
 
+/// SwiftShader's compiler takes minutes and gigabytes for some of these shaders: there only these types are tested, for
+/// one token, in its fastest tier.
+const COMMON: [TensorType; 2] = [TensorType::F32, TensorType::Q4_0];
+
+fn is_slow(gpu: &Gpu) -> bool {
+    gpu.info().name.contains("SwiftShader")
+}
+
 /// Columns that a type can have, few or more.
 fn columns(layout: &Layout, many: bool) -> usize {
     match (layout.is_float(), many) {
@@ -198,12 +206,12 @@ fn every_type() {
         for (tokens, many) in [(1, true), (5, false), (33, false)] {
             let shape = (19, columns(layout, many));
             let case = Case::new(*layout, shape, tokens, Epilogue::default(), &mut random);
-            for gpu in &gpus {
+            for gpu in gpus.iter().filter(|gpu| !is_slow(gpu) || (tokens == 1 && COMMON.contains(&layout.kind()))) {
                 let is_fast = gpu.has(Tier::Dot) && gpu.has(Tier::Subgroups);
                 let is_plain = !gpu.has(Tier::Dot) && !gpu.has(Tier::Subgroups);
                 if is_fast && !layout.is_float() {
                     case.check(gpu, true, 19);
-                } else if is_plain || is_fast {
+                } else if is_fast || (is_plain && !is_slow(gpu)) {
                     case.check(gpu, false, 8);
                 }
             }
@@ -226,7 +234,7 @@ fn every_end_of_a_product_in_every_tier() {
         let layout = Layout::of(kind).unwrap();
         for (epilogue, tokens) in epilogues.iter().zip([1, 8, 40, 3]) {
             let case = Case::new(layout, shape, tokens, *epilogue, &mut random);
-            for gpu in &gpus {
+            for gpu in gpus.iter().filter(|gpu| !is_slow(gpu)) {
                 case.check(gpu, gpu.has(Tier::Dot) && !layout.is_float(), shape.0.div_ceil(2).next_multiple_of(2));
             }
         }

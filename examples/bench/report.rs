@@ -101,23 +101,32 @@ impl<'m> Report<'m> {
             "| {facts} | {:>10} | {:>10} | {:6} | {:>7} | {:>15} | {speed:>20} | {:>5} | {:>5} |",
             format!("{:.2} MiB", facts.weight_bytes as f64 / f64::from(1 << 20)),
             format!("{:.2} M", facts.parameters as f64 / 1e6),
-            "CPU",
+            self.setting.model.gpu().map_or("CPU", |_| "GPU"),
             self.setting.model.threads(),
             test.name(),
             or_dash(outcome.gb_per_s),
-            or_dash(outcome.gb_per_s.map(|speed| speed / self.setting.read_gb_per_s)),
+            or_dash(self.share(outcome)),
         )?;
         out.flush()
     }
 
     /// The fields that llama-bench has too, then the others.
+    /// Of what the processor's memory can be read at; a GPU has its own.
+    fn share(&self, outcome: &Outcome) -> Option<f64> {
+        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpu().is_none());
+        speed.map(|speed| speed / self.setting.read_gb_per_s)
+    }
+
     fn fields(&self, test: &Test, samples: &Samples, outcome: &Outcome) -> Vec<(&'static str, Value)> {
         let Setting { model, filename, packed, read_gb_per_s } = self.setting;
         let (facts, plan) = (model.facts(), model.memory());
         vec![
             ("cpu_info", json!(cpu_name())),
-            ("gpu_info", json!("")),
-            ("backends", json!("CPU")),
+            ("gpu_info", json!(gpu_name(model))),
+            ("backends", json!(backend(model))),
+            ("gpu_driver", json!(model.gpu().map_or(String::new(), |gpu| gpu.info().driver_info.clone()))),
+            ("gpu_tiers", json!(model.gpu().map_or(String::new(), |gpu| gpu.tiers().to_string()))),
+            ("gpu_binding_bytes", json!(model.gpu().map_or(0, |gpu| gpu.binding_bytes()))),
             ("model_filename", json!(filename)),
             ("model_type", json!(facts.to_string())),
             ("model_size", json!(facts.weight_bytes)),
@@ -125,7 +134,7 @@ impl<'m> Report<'m> {
             ("n_threads", json!(model.threads())),
             ("type_k", json!("f16")),
             ("type_v", json!("f16")),
-            ("n_gpu_layers", json!(0)),
+            ("n_gpu_layers", json!(model.gpu().map_or(0, |_| model.program().layers))),
             ("n_prompt", json!(test.prompt)),
             ("n_gen", json!(test.generated)),
             ("n_depth", json!(test.depth)),
@@ -141,7 +150,7 @@ impl<'m> Report<'m> {
             ("token_bytes", json!(model.token_bytes())),
             ("gb_per_s", json!(outcome.gb_per_s)),
             ("read_gb_per_s", json!(read_gb_per_s)),
-            ("read_share", json!(outcome.gb_per_s.map(|speed| speed / read_gb_per_s))),
+            ("read_share", json!(self.share(outcome))),
         ]
     }
 }
@@ -202,4 +211,14 @@ fn utc(time: SystemTime) -> String {
     let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", era * 400 + year)
+}
+
+/// The adapter, if a GPU computes.
+fn gpu_name(model: &Model) -> String {
+    model.gpu().map_or(String::new(), |gpu| gpu.info().name.clone())
+}
+
+/// What a GPU is reached by, or that there is none.
+fn backend(model: &Model) -> String {
+    model.gpu().map_or("CPU".into(), |gpu| format!("{:?}", gpu.info().backend))
 }
