@@ -33,7 +33,7 @@ pub struct LoadOptions {
 /// What computes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The best GPU, if there is one that is not emulated and has room for the model; otherwise the CPU.
+    /// The CPU, for now: GPUs are used when they are asked for.
     #[default]
     Auto,
     /// The CPU.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 /// Where and how a model runs.
 #[derive(Args, Debug, Clone)]
 pub struct Flags {
-    /// Where it runs: auto, cpu, gpu, or gpu:NAME (part of its name).
+    /// Where it runs: auto (the CPU, for now), cpu, gpu, or gpu:NAME (part of its name).
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     device: Device,
     /// How many layers a GPU gets: a number, all, or auto.

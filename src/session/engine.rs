@@ -30,29 +30,13 @@ impl Engine {
         if let Some(gpu) = gpu {
             return Self::on_gpu(gpu, file, program, cache, options);
         }
-        let mut how = GpuOptions::default();
         match &options.device {
-            Device::Cpu => Self::on_cpu(file, program, cache, options),
+            // A GPU is not chosen before its kernels have been proven on more than emulated ones.
+            Device::Auto | Device::Cpu => Self::on_cpu(file, program, cache, options),
             Device::Gpu(name) => {
+                let mut how = GpuOptions::default();
                 how.name.clone_from(name);
                 Self::on_gpu(&pollster::block_on(Gpu::open(&how))?, file, program, cache, options)
-            }
-            Device::Auto => {
-                how.no_emulation = true;
-                let gpu = match pollster::block_on(Gpu::open(&how)) {
-                    Ok(gpu) => gpu,
-                    Err(error) => {
-                        log::info!("no GPU: {error}");
-                        return Self::on_cpu(file, program, cache, options);
-                    }
-                };
-                match Self::on_gpu(&gpu, file.clone(), program.clone(), cache, options) {
-                    Err(error) => {
-                        log::warn!("on the CPU, because not on {gpu:?}: {error}");
-                        Self::on_cpu(file, program, cache, options)
-                    }
-                    engine => engine,
-                }
             }
         }
     }

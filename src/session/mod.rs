@@ -14,8 +14,8 @@
 //! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
 //! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
 //!
-//! Generation runs on the best GPU, or on the CPU, on all of its cores or as many threads as [`LoadOptions::threads`] says;
-//! [`LoadOptions::device`] chooses. What memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
+//! Generation runs on the CPU, on all of its cores or as many threads as [`LoadOptions::threads`] says, or on a GPU, if
+//! [`LoadOptions::device`] asks for one. What memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
 
 mod engine;
 mod memory;
