@@ -203,7 +203,17 @@ impl GpuExecutor {
         self.gpu.queue().submit([encoder.finish()]);
         let Some((buffer, bytes)) = logits else { return Ok(vec![]) };
         let bytes = read(&self.gpu, &buffer, bytes).await?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        Ok(self.without_padding(bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// Rows of logits one after the other: on the device each begins at a multiple of four numbers.
+    fn without_padding(&self, logits: Vec<f32>) -> Vec<f32> {
+        let Some(output) = self.weights.program.output else { return logits };
+        let (width, stride) = (self.weights.program.slots[output.0].width, self.slots.view(output).stride as usize);
+        if width == stride {
+            return logits;
+        }
+        logits.chunks(stride).flat_map(|row| row.iter().take(width)).copied().collect()
     }
 
     /// Encodes the copy of logits to where they can be read, and says where that is.
