@@ -1,10 +1,11 @@
 // Puts partial attentions together.
 //
-// Layout: partials as in `attend_split.wgsl`; the result is a row of heads for each token. Geometry: a workgroup of 128
+// Layout: partials as in `attend_split.wgsl`; the result is a row of heads for each token, written in eight bits with
+// QUANTIZE, as `shared/quantize.wgsl` says. Geometry: a workgroup of 128
 // lanes for each head (x) and token (y); neighbouring lanes go along the value, SLICES of lanes along the partials. A
 // sink is a logit of a head that takes its share of the weights and adds nothing to the sum.
 //
-// CPU twin: `Softmaxes::join` in `backend/cpu/simd/attend.rs`. Flag: SINKS. Constants: HEADS, VALUE_SIZE, SLICES.
+// CPU twin: `Softmaxes::join` in `backend/cpu/simd/attend.rs`. Flags: SINKS, QUANTIZE. Constants: HEADS, VALUE_SIZE, SLICES.
 
 #include "shared/step.wgsl"
 
@@ -15,7 +16,7 @@ struct Params {
     sinks_start: u32,
 }
 
-const THREADS: u32 = 128;
+const THREADS: u32 = $THREADS;
 const HEADS: u32 = $HEADS;
 const VALUE_QUADS: u32 = $VALUE_SIZE / 4;
 const SLICES: u32 = $SLICES;
@@ -24,9 +25,13 @@ const MASKED: f32 = -3e38;
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> partials: array<vec4<f32>>;
+#if QUANTIZE
+#include "shared/quantize.wgsl"
+#else
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>;
+#end
 #if SINKS
-@group(0) @binding(4) var<storage, read> sinks: array<f32>;
+@group(0) @binding($SINKS_AT) var<storage, read> sinks: array<f32>;
 #end
 
 var<workgroup> slice_sums: array<vec4<f32>, THREADS>;
@@ -57,15 +62,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     slice_sums[lane] = sum;
     slice_softmaxes[lane] = vec2<f32>(highest, total);
     workgroupBarrier();
+    // Only the first slice is needed from here on; with QUANTIZE all lanes meet at barriers below.
+#if !QUANTIZE
     if (lane >= VALUE_QUADS) {
         return;
     }
+#end
     for (var i = 1u; i < SLICES; i++) {
-        let other = slice_softmaxes[i * VALUE_QUADS + lane];
+        let other = slice_softmaxes[i * VALUE_QUADS + quad];
         let new_highest = max(highest, other.x);
         let shrink = exp(highest - new_highest);
         let weight = exp(other.x - new_highest);
-        sum = sum * shrink + slice_sums[i * VALUE_QUADS + lane] * weight;
+        sum = sum * shrink + slice_sums[i * VALUE_QUADS + quad] * weight;
         total = total * shrink + other.y * weight;
         highest = new_highest;
     }
@@ -76,5 +84,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     sum *= shrink;
     total = total * shrink + exp(sink - new_highest);
 #end
+#if QUANTIZE
+    let unit = (token * HEADS + group.x) * (VALUE_QUADS / 8u) + quad / 8u;
+    quantize(sum / total, lane, unit, lane < VALUE_QUADS);
+#else
     sums[(params.out_start + token * params.out_stride) / 4u + group.x * VALUE_QUADS + quad] = sum / total;
+#end
 }

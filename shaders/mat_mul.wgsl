@@ -1,31 +1,52 @@
-// A matrix times the activations of many tokens: tiles of 64 rows and 32 tokens, so that every weight is decoded once for
-// 32 tokens, and every activation is read once for 64 rows.
+// A matrix times the activations of many tokens: tiles of rows and tokens, so that every weight is decoded once for
+// all tokens of a tile, and every activation is read once for all its rows.
 //
-// Layout: see `shared/product.wgsl`. Geometry: a workgroup of 128 lanes makes one tile. Step by step it decodes 32 columns of
-// its rows into workgroup memory, and the same columns of its tokens; then each lane multiplies four rows by four tokens
-// from there. Workgroups along x go over rows, along y over tokens. CPU twin: `Tiles` in `backend/cpu/simd/kernels.rs`.
+// Layout: see `shared/product.wgsl`. Geometry: a workgroup of 64 lanes makes one tile, of 32 times $PAIRS rows and 4 times
+// $TOKENS tokens. Step by step it decodes 32 columns of its rows into workgroup memory, and the same columns of its
+// tokens; then each lane multiplies $PAIRS pairs of rows by $TOKENS tokens from there. Workgroups along x go over rows, along y over
+// tokens. CENTERED: offsets are minus $CENTER times the scale. CPU twin: `Tiles` in `backend/cpu/simd/kernels.rs`.
 
 #include "shared/product.wgsl"
 
-const ROWS = 64u;
-const TOKENS = 32u;
-const LANES = 128u;
+const LANES = 64u;
+const ROW_LANES = 16u;
+const TOKEN_LANES = 4u;
+const ROWS = ${PAIRS}u * 2u * ROW_LANES;
+const TOKENS = ${TOKENS}u * TOKEN_LANES;
 
 #if INTEGER
 // Columns 0 to 15 of each row's unit, then 16 to 31: four signed bytes a word.
 var<workgroup> rows_low: array<vec4<u32>, ROWS>;
 var<workgroup> rows_high: array<vec4<u32>, ROWS>;
-var<workgroup> rows_scale: array<vec4<f32>, ROWS>; // scale, offset
+var<workgroup> rows_factors: array<Factors, ROWS>;
 var<workgroup> tokens_low: array<vec4<u32>, TOKENS>;
 var<workgroup> tokens_high: array<vec4<u32>, TOKENS>;
-var<workgroup> tokens_scale: array<vec4<f32>, TOKENS>;
+var<workgroup> tokens_terms: array<Terms, TOKENS>;
 #else
 // [quad][row], so that neighbouring lanes read neighbouring numbers.
 var<workgroup> tile_rows: array<vec4<f32>, ROWS * 8u>;
 var<workgroup> tile_tokens: array<vec4<f32>, TOKENS * 8u>;
 #end
 
-@compute @workgroup_size(128)
+// The row in the matrix of a place in the tile. A lane multiplies the rows at its own place, at 16 more, 32 more and so
+// on; those of a pair, which are neighbours in the matrix, belong to one lane.
+fn row_at(place: u32) -> u32 {
+#if GATE
+    return place / (2u * ROW_LANES) * (2u * ROW_LANES) + place % ROW_LANES * 2u + place / ROW_LANES % 2u;
+#else
+    return place;
+#end
+}
+
+#if CENTERED
+// Bytes, which are below 128, less $CENTER: the upper bits keep one byte from borrowing from the next.
+fn centered(bytes: vec4<u32>) -> vec4<u32> {
+    let upper = vec4<u32>(0x80808080u);
+    return ((bytes | upper) - vec4<u32>(${CENTER}u * 0x01010101u)) ^ upper;
+}
+#end
+
+@compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -35,117 +56,123 @@ fn main(
     let first_token = group.y * TOKENS;
     let last_row = max(params.rows, 1u) - 1u;
     let last_token = max(row_count(), 1u) - 1u;
-    // This lane's rows are row, row + 16, row + 32, row + 48 of the tile; its tokens token, token + 8, …
-    let row = lane % 16u;
-    let token = lane / 16u;
-#repeat r 4
-#repeat t 4
-    var sum${r}_${t} = 0.0;
+    let row = lane % ROW_LANES;
+    let token = lane / ROW_LANES;
+#repeat p $PAIRS
+#repeat h 2
+#repeat t $TOKENS
+    var sum${p}_${h}_${t} = 0.0;
+#end
 #end
 #end
     for (var index = 0u; index < params.row_units; index++) {
         workgroupBarrier();
 #if INTEGER
-        if (lane < ROWS) {
-            let w = unit(min(first_row + lane, last_row), index, params.row_units);
-            rows_low[lane] = w.low;
-            rows_high[lane] = w.high;
-            rows_scale[lane] = vec4<f32>(w.scale, w.offset);
-        } else if (lane < ROWS + TOKENS) {
-            let own = lane - ROWS;
-            let at = min(first_token + own, last_token) * params.row_units + index;
-            tokens_low[own] = xq[at * 2u];
-            tokens_high[own] = xq[at * 2u + 1u];
-            tokens_scale[own] = xs[at];
+        for (var place = lane; place < ROWS; place += LANES) {
+            let w = unit(min(first_row + row_at(place), last_row), index, params.row_units);
+#if CENTERED
+            rows_low[place] = centered(w.low);
+            rows_high[place] = centered(w.high);
+#else
+            rows_low[place] = w.low;
+            rows_high[place] = w.high;
+#end
+            rows_factors[place] = factors_of(w);
+        }
+        for (var place = lane; place < TOKENS; place += LANES) {
+            let at = min(first_token + place, last_token) * params.row_units + index;
+            tokens_low[place] = x_integers[at * 2u];
+            tokens_high[place] = x_integers[at * 2u + 1u];
+            tokens_terms[place] = terms_at(at);
         }
         workgroupBarrier();
-#repeat t 4
-        let x_low$t = tokens_low[token + ${t}u * 8u];
-        let x_high$t = tokens_high[token + ${t}u * 8u];
-        let x_scale$t = tokens_scale[token + ${t}u * 8u];
+#repeat t $TOKENS
+        let x_low$t = tokens_low[token + ${t}u * TOKEN_LANES];
+        let x_high$t = tokens_high[token + ${t}u * TOKEN_LANES];
+        let terms$t = tokens_terms[token + ${t}u * TOKEN_LANES];
 #end
-#repeat r 4
+#repeat p $PAIRS
+#repeat h 2
         {
-            let w_low = rows_low[row + ${r}u * 16u];
-            let w_high = rows_high[row + ${r}u * 16u];
-            let w_scale = rows_scale[row + ${r}u * 16u];
-#repeat t 4
+            let place = row + (${p}u * 2u + ${h}u) * ROW_LANES;
+            let w_low = rows_low[place];
+            let w_high = rows_high[place];
+            let factors = rows_factors[place];
+#repeat t $TOKENS
             let low$t = dot4I8Packed(w_low.x, x_low$t.x) + dot4I8Packed(w_low.y, x_low$t.y)
                 + dot4I8Packed(w_low.z, x_low$t.z) + dot4I8Packed(w_low.w, x_low$t.w);
             let high$t = dot4I8Packed(w_high.x, x_high$t.x) + dot4I8Packed(w_high.y, x_high$t.y)
                 + dot4I8Packed(w_high.z, x_high$t.z) + dot4I8Packed(w_high.w, x_high$t.w);
-            sum${r}_${t} += x_scale$t.x * (w_scale.x * f32(low$t) + w_scale.y * f32(high$t));
-#if OFFSETS
-            sum${r}_${t} += w_scale.z * x_scale$t.y + w_scale.w * x_scale$t.z;
-#end
+            sum${p}_${h}_${t} += scaled(factors, low$t, high$t, terms$t);
 #end
         }
 #end
+#end
 #else
-        // Two lanes to a row, and four to a token.
-        {
-            let own = lane % ROWS;
-            let half = lane / ROWS;
-            let from_row = min(first_row + own, last_row);
+        for (var place = lane; place < ROWS; place += LANES) {
+            let from_row = min(first_row + row_at(place), last_row);
 #if FLOATS
-#repeat q 4
-            tile_rows[(half * 4u + ${q}u) * ROWS + own] = floats(from_row, index, params.row_units, half * 4u + ${q}u);
+#repeat q 8
+            tile_rows[${q}u * ROWS + place] = floats(from_row, index, params.row_units, ${q}u);
 #end
 #else
             let w = unit(from_row, index, params.row_units);
-            let bytes = select(w.low, w.high, half == 1u);
-            let scale = select(w.scale.x, w.scale.y, half == 1u);
-            let offset = select(w.offset.x, w.offset.y, half == 1u);
-            tile_rows[(half * 4u + 0u) * ROWS + own] = scale * vec4<f32>(unpack4xI8(bytes.x)) + offset;
-            tile_rows[(half * 4u + 1u) * ROWS + own] = scale * vec4<f32>(unpack4xI8(bytes.y)) + offset;
-            tile_rows[(half * 4u + 2u) * ROWS + own] = scale * vec4<f32>(unpack4xI8(bytes.z)) + offset;
-            tile_rows[(half * 4u + 3u) * ROWS + own] = scale * vec4<f32>(unpack4xI8(bytes.w)) + offset;
+#repeat q 4
+            tile_rows[${q}u * ROWS + place] = w.scale.x * vec4<f32>(unpack4xI8(w.low[$q])) + w.offset.x;
+            tile_rows[(${q}u + 4u) * ROWS + place] = w.scale.y * vec4<f32>(unpack4xI8(w.high[$q])) + w.offset.y;
 #end
-            let x_own = lane % TOKENS;
-            let x_quad = lane / TOKENS * 2u;
-            let x_token = min(first_token + x_own, last_token);
-            tile_tokens[x_quad * TOKENS + x_own] = activation(x_token, index * 8u + x_quad);
-            tile_tokens[(x_quad + 1u) * TOKENS + x_own] = activation(x_token, index * 8u + x_quad + 1u);
+#end
+        }
+        for (var place = lane; place < TOKENS * 8u; place += LANES) {
+            let from_token = min(first_token + place % TOKENS, last_token);
+            tile_tokens[place] = activation(from_token, index * 8u + place / TOKENS);
         }
         workgroupBarrier();
 #repeat q 8
         {
-#repeat t 4
-            let x$t = tile_tokens[${q}u * TOKENS + token + ${t}u * 8u];
+#repeat t $TOKENS
+            let x$t = tile_tokens[${q}u * TOKENS + token + ${t}u * TOKEN_LANES];
 #end
-#repeat r 4
-            let w$r = tile_rows[${q}u * ROWS + row + ${r}u * 16u];
-#repeat t 4
-            sum${r}_${t} += dot(w$r, x$t);
+#repeat p $PAIRS
+#repeat h 2
+            {
+                let w = tile_rows[${q}u * ROWS + row + (${p}u * 2u + ${h}u) * ROW_LANES];
+#repeat t $TOKENS
+                sum${p}_${h}_${t} += dot(w, x$t);
+#end
+            }
 #end
 #end
         }
 #end
 #end
     }
-#repeat r 4
+#repeat t $TOKENS
     {
-        let at_row = first_row + row + ${r}u * 16u;
-#repeat t 4
-        let at_token$t = first_token + token + ${t}u * 8u;
+        let at_token = first_token + token + ${t}u * TOKEN_LANES;
+        if (at_token < row_count()) {
 #if GATE
-        // The rows of a pair are neighbours, and so are their lanes: the odd one hands its result over.
-        store_pair[lane] = sum${r}_${t};
-        workgroupBarrier();
-        if (row % 2u == 0u && at_row < params.rows && at_token$t < row_count()) {
-            put_gated(at_token$t, at_row / 2u, store_pair[lane], store_pair[lane + 1u]);
-        }
-        workgroupBarrier();
+#repeat p $PAIRS
+            {
+                let pair = first_row / 2u + ${p}u * ROW_LANES + row;
+                if (2u * pair < params.rows) {
+                    put_gated(at_token, pair, sum${p}_0_${t}, sum${p}_1_${t});
+                }
+            }
+#end
 #else
-        if (at_row < params.rows && at_token$t < row_count()) {
-            put(at_token$t, at_row, sum${r}_${t});
+#repeat p $PAIRS
+#repeat h 2
+            {
+                let at_row = first_row + row + (${p}u * 2u + ${h}u) * ROW_LANES;
+                if (at_row < params.rows) {
+                    put(at_token, at_row, sum${p}_${h}_${t});
+                }
+            }
+#end
+#end
+#end
         }
-#end
-#end
     }
 #end
 }
-
-#if GATE
-var<workgroup> store_pair: array<f32, LANES>;
-#end

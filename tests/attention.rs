@@ -286,9 +286,20 @@ impl Setting {
             Data::Write(self.out_bytes()),
         ];
         data.extend(attention.sinks.then_some(Data::Read(&sinks)));
-        let variant = attention.merge().unwrap().for_gpu(gpu);
+        let variant = attention.merge(false).unwrap().for_gpu(gpu);
         let found = run(gpu, &variant, &data, attention.merge_groups(tokens as u32));
         self.check(gpu, "split", &found[0]);
+        if attention.rounds() {
+            let bytes = tokens * self.out_width();
+            data.splice(3..4, [Data::Write(bytes), Data::Write(bytes / 2)]);
+            let variant = attention.merge(true).unwrap().for_gpu(gpu);
+            let found = run(gpu, &variant, &data, attention.merge_groups(tokens as u32));
+            let scales = floats(&found[1]);
+            let rounded: Vec<f32> =
+                found[0].iter().enumerate().map(|(i, &byte)| f32::from(byte as i8) * scales[i / 32 * 4]).collect();
+            let error = nmse(&rounded, &self.expected);
+            assert!(error < 5e-4, "rounded: NMSE {error:e} for {:?} on {gpu:?}", self.case);
+        }
     }
 
     fn run_tile(&self, gpu: &Gpu) {

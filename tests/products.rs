@@ -107,11 +107,24 @@ impl Case {
             }
             false => vec![x, vec![0; 16]],
         };
-        let kernel = ProductKernel::new(integer, &self.layout, self.columns, self.tokens as u32, self.epilogue);
+        let kernel = ProductKernel::new(
+            integer,
+            &self.layout,
+            self.columns,
+            self.tokens as u32,
+            self.epilogue,
+            gpu.largest_subgroup(),
+        );
         let tables = self.layout.table().map_or(vec![0; 16], |table| bytes_of_words(&table));
         let bias = bytes_of(&self.bias);
         let results = if self.epilogue.gate.is_some() { self.rows / 2 } else { self.rows };
-        let mut out = bytes_of(&self.before);
+        // What is written: numbers, or integers and scales.
+        let result_units = results.div_ceil(32);
+        let rows_at_once = self.tokens.next_multiple_of(8);
+        let mut out = match self.epilogue.quantize {
+            false => vec![bytes_of(&self.before)],
+            true => vec![vec![0; rows_at_once * result_units * 32], vec![0; rows_at_once * result_units * 16]],
+        };
         for first_row in (0..self.rows).step_by(part_rows) {
             let rows = part_rows.min(self.rows - first_row);
             let (quant_bytes, scale_bytes) =
@@ -129,25 +142,54 @@ impl Case {
                 x_start: 0,
                 x_stride: stride as u32,
                 out_start: GAP as u32,
-                out_stride: (results + GAP) as u32,
+                out_stride: if self.epilogue.quantize { result_units } else { results + GAP } as u32,
                 bias_start: 0,
                 outputs: 0,
             };
-            let data = [
+            let mut data = vec![
                 Data::Read(&step),
                 Data::Read(bytemuck::bytes_of(&params)),
                 Data::Read(&quants),
                 Data::Read(&scales),
                 Data::Read(&activations[0]),
                 Data::Read(&activations[1]),
-                Data::Change(&out),
+                Data::Change(&out[0]),
                 Data::Read(&tables),
                 Data::Read(&bias),
             ];
+            data.extend(out.get(1).map(|scales| Data::Change(scales)));
             let groups = kernel.groups(rows as u32, self.tokens as u32);
-            out = run(gpu, &kernel.variant.clone().for_gpu(gpu), &data, groups).remove(0);
+            out = run(gpu, &kernel.variant.clone().for_gpu(gpu), &data, groups);
         }
-        floats(&out)
+        match &out[..] {
+            [integers, scales] => self.unrounded(integers, &floats(scales)),
+            _ => floats(&out[0]),
+        }
+    }
+
+    /// Rounded results, where the others would be. Checks the sums beside the scales.
+    fn unrounded(&self, integers: &[u8], scales: &[f32]) -> Vec<f32> {
+        let results = self.rows / 2;
+        let units = results.div_ceil(32);
+        let mut out = self.before.clone();
+        for token in 0..self.tokens {
+            for unit in 0..units {
+                let at = token * units + unit;
+                let bytes: Vec<i32> = integers[at * 32..][..32].iter().map(|&byte| i32::from(byte as i8)).collect();
+                let terms = &scales[at * 4..][..4];
+                for (found, part) in terms[1..].iter().zip([&bytes[..], &bytes[..16], &bytes[16..]]) {
+                    let sum = part.iter().sum::<i32>() as f32 * terms[0];
+                    assert!(
+                        (found - sum).abs() <= sum.abs() * 1e-5,
+                        "token {token}, unit {unit}: {terms:?}, {bytes:?}"
+                    );
+                }
+                for (i, byte) in bytes.iter().enumerate().filter(|(i, _)| unit * 32 + i < results) {
+                    out[GAP + token * (results + GAP) + unit * 32 + i] = *byte as f32 * terms[0];
+                }
+            }
+        }
+        out
     }
 
     fn check(&self, gpu: &Gpu, integer: bool, part_rows: usize) {
@@ -237,6 +279,21 @@ fn every_end_of_a_product_in_every_tier() {
             for gpu in gpus.iter().filter(|gpu| !is_slow(gpu)) {
                 case.check(gpu, gpu.has(Tier::Dot) && !layout.is_float(), shape.0.div_ceil(2).next_multiple_of(2));
             }
+        }
+    }
+}
+
+#[test]
+fn gated_pairs_that_are_rounded() {
+    let mut random = Random(10);
+    let layout = Layout::of(TensorType::Q4_0).unwrap();
+    let gpus = gpus();
+    for (rows, tokens, bias) in [(600, 1, false), (128, 3, true), (70, 8, false)] {
+        let epilogue = Epilogue { gate: Some(Activation::Silu), bias, quantize: true, ..Epilogue::default() };
+        let case = Case::new(layout, (rows, 96), tokens, epilogue, &mut random);
+        let can = |gpu: &&Gpu| gpu.has(Tier::Dot) && ProductKernel::rounds(tokens as u32, gpu.largest_subgroup());
+        for gpu in gpus.iter().filter(can).filter(|gpu| !is_slow(gpu) || (tokens == 1 && !gpu.checked())) {
+            case.check(gpu, true, 256);
         }
     }
 }

@@ -3,7 +3,7 @@
 // Layout, for unit `u` of row `t`, at `at = t * row_units + u`, where `row_units` is the columns over 32, rounded up:
 // - `xq`: eight words from `8 * at`, each with four columns as signed bytes, the lowest byte first. Kernels that read
 //   them see two `vec4<u32>`: columns 0 to 15, and 16 to 31.
-// - `xs`: at `at`, the scale, the scale times the sum of the integers of columns 0 to 15, the same for 16 to 31, and 0.
+// - `xs`: at `at`, the scale, then the scale times the sum of all integers, of those of columns 0 to 15, and of 16 to 31.
 //
 // Geometry: workgroups of $THREADS lanes, each with four neighbouring columns, so that eight lanes share a unit. They
 // meet in workgroup memory, since lanes that are neighbours need not be in one subgroup. CPU twin: `Fine` in
@@ -43,7 +43,7 @@ fn quantize(four: vec4<f32>, thread: u32, at: u32, exists: bool) {
             low += unit_sums[thread + $i];
             high += unit_sums[thread + 4 + $i];
             #end
-            xs[at] = vec4<f32>(scale, scale * f32(low), scale * f32(high), 0.0);
+            xs[at] = vec4<f32>(scale, scale * vec3<f32>(vec3<i32>(low + high, low, high)));
         }
     }
 }

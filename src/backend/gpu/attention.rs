@@ -217,13 +217,30 @@ impl Attention {
     }
 
     /// The kernel that puts parts together. Bindings: step, [`MergeParams`], partials, result, and sinks if there are any.
-    pub fn merge(&self) -> Result<Variant> {
+    /// With `quantize`, which needs [`Attention::rounds`], integers and scales take the place of the result.
+    pub fn merge(&self, quantize: bool) -> Result<Variant> {
         self.check()?;
-        Ok(Variant::new("attend_merge.wgsl", if self.sinks { "uurwr" } else { "uurw" })
+        let bindings = match (quantize, self.sinks) {
+            (false, false) => "uurw",
+            (false, true) => "uurwr",
+            (true, false) => "uurww",
+            (true, true) => "uurwwr",
+        };
+        Ok(Variant::new("attend_merge.wgsl", bindings)
             .flag("SINKS", self.sinks)
+            .flag("QUANTIZE", quantize)
+            .constant("SINKS_AT", if quantize { 5 } else { 4 })
+            .constant("XQ", 3)
+            .constant("XS", 4)
+            .constant("THREADS", SPLIT_LANES)
             .constant("HEADS", self.heads)
             .constant("VALUE_SIZE", self.page.value_size)
             .constant("SLICES", self.value_slices()))
+    }
+
+    /// Whether heads are whole units, so that [`Attention::merge`] can round its result to eight bits.
+    pub fn rounds(&self) -> bool {
+        self.page.value_size.is_multiple_of(32)
     }
 
     /// The workgroups of [`Attention::merge`].
@@ -308,7 +325,10 @@ pub(super) fn variants() -> Vec<Variant> {
             for (softcap, sinks) in [(false, false), (true, false), (false, true)] {
                 let page = PageShape { format, heads: kv_heads, key_size: size, value_size: size };
                 let attention = Attention { page, heads, softcap, sinks };
-                variants.extend([attention.split(), attention.merge()].into_iter().flatten());
+                variants.extend([attention.split(), attention.merge(false)].into_iter().flatten());
+                if attention.rounds() {
+                    variants.extend(attention.merge(true));
+                }
                 variants.extend(attention.tile().ok().flatten());
             }
         }

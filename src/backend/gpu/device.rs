@@ -134,6 +134,11 @@ impl Gpu {
         self.shared.tiers.has(tier)
     }
 
+    /// The lanes of the largest subgroup that the device may run, if subgroups are in use.
+    pub fn largest_subgroup(&self) -> Option<u32> {
+        self.has(Tier::Subgroups).then_some(self.shared.info.subgroup_max_size.clamp(4, 128))
+    }
+
     /// Whether shaders keep their checks.
     pub fn checked(&self) -> bool {
         self.shared.checked

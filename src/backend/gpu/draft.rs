@@ -62,17 +62,27 @@ struct Drafts {
     rounded: HashSet<SlotId>,
 }
 
+impl Drafts {
+    /// A slot was written, and its eight-bit form as well or not.
+    fn wrote(&mut self, slot: SlotId, rounded: bool) {
+        match rounded {
+            true => self.rounded.insert(slot),
+            false => self.rounded.remove(&slot),
+        };
+    }
+}
+
 impl Drafting<'_> {
     /// The dispatches of the program.
     pub fn drafts(&self) -> Result<Vec<Draft>> {
         let mut drafts = Drafts { list: vec![], rounded: HashSet::new() };
-        for node in &self.plan.nodes {
-            self.node(node, &mut drafts)?;
+        for (index, node) in self.plan.nodes.iter().enumerate() {
+            self.node(index, node, &mut drafts)?;
         }
         Ok(drafts.list)
     }
 
-    fn node(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
+    fn node(&self, index: usize, node: &Node, drafts: &mut Drafts) -> Result<()> {
         match node {
             Node::Embed { table, out } => self.embed(*table, *out, drafts)?,
             Node::Select { input, out } => {
@@ -84,10 +94,10 @@ impl Drafting<'_> {
                 };
                 let buffers = [self.slots.buffer(*input), &self.step.outputs, self.slots.buffer(*out)];
                 drafts.list.push(self.rows(params.kernel(1), params, &buffers, *out));
-                drafts.rounded.remove(out);
+                drafts.wrote(*out, false);
             }
             Node::Norm { .. } => self.norm(node, drafts)?,
-            Node::Product(stack) => self.product(stack, drafts)?,
+            Node::Product(stack) => self.product(index, stack, drafts)?,
             Node::Gate { activation, gate, up, out } => {
                 let in_place = gate == out;
                 let params = GateParams {
@@ -101,36 +111,37 @@ impl Drafting<'_> {
                 let [gate, up, output] = [gate, up, out].map(|slot| self.slots.buffer(*slot));
                 let buffers = if in_place { vec![up, gate] } else { vec![gate, up, output] };
                 drafts.list.push(self.rows(kernel, params, &buffers, *out));
-                drafts.rounded.remove(out);
+                drafts.wrote(*out, false);
             }
             Node::Add { from, to } => {
                 let (outputs, width) = (self.outputs(*to), self.width(*to));
                 let params = AddParams { outputs, width, addend: self.view(*from), sum: self.view(*to) };
                 let buffers = [self.slots.buffer(*from), self.slots.buffer(*to)];
                 drafts.list.push(self.rows(params.kernel(1), params, &buffers, *to));
-                drafts.rounded.remove(to);
+                drafts.wrote(*to, false);
             }
             Node::Scale { slot, factor } => {
                 let (outputs, width) = (self.outputs(*slot), self.width(*slot));
                 let params = ScaleParams { outputs, width, values: self.view(*slot), factor: *factor };
                 drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(*slot)], *slot));
-                drafts.rounded.remove(slot);
+                drafts.wrote(*slot, false);
             }
             Node::Softcap { slot, cap } => {
                 let (outputs, width) = (self.outputs(*slot), self.width(*slot));
                 let params = SoftcapParams { outputs, width, values: self.view(*slot), cap: *cap };
                 drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(*slot)], *slot));
-                drafts.rounded.remove(slot);
+                drafts.wrote(*slot, false);
             }
             Node::Rotate(rotation) => {
                 drafts.list.extend(self.rotation(rotation)?);
                 for (slot, ..) in &rotation.turned {
-                    drafts.rounded.remove(slot);
+                    drafts.wrote(*slot, false);
                 }
             }
             Node::Attend { out, .. } => {
-                drafts.list.extend(self.attention(node)?);
-                drafts.rounded.remove(out);
+                let (list, is_rounded) = self.attention(index, node)?;
+                drafts.list.extend(list);
+                drafts.wrote(*out, is_rounded);
             }
         }
         Ok(())
@@ -170,10 +181,7 @@ impl Drafting<'_> {
         buffers.push(if in_place { input } else { output });
         buffers.extend(rounded.iter().flat_map(|(integers, scales)| [integers, scales]));
         drafts.list.push(self.rows(params.kernel(norm, 1)?, params, &buffers, *out));
-        match rounded {
-            Some(_) => drafts.rounded.insert(*out),
-            None => drafts.rounded.remove(out),
-        };
+        drafts.wrote(*out, rounded.is_some());
         Ok(())
     }
 
@@ -202,11 +210,11 @@ impl Drafting<'_> {
                 out,
             ));
         }
-        drafts.rounded.remove(&out);
+        drafts.wrote(out, false);
         Ok(())
     }
 
-    fn product(&self, stack: &Stack, drafts: &mut Drafts) -> Result<()> {
+    fn product(&self, index: usize, stack: &Stack, drafts: &mut Drafts) -> Result<()> {
         let matrix = self.store.stack(self.program, stack).ok_or_else(missing)?;
         let bias = self.store.bias(self.program, stack);
         let rounded = self.slots.rounded(stack.input).filter(|_| takes_integers(self.gpu, &matrix.layout));
@@ -218,12 +226,17 @@ impl Drafting<'_> {
             let buffers = [self.slots.buffer(stack.input), integers, scales];
             drafts.list.push(self.rows(params.kernel(1), params, &buffers, stack.input));
         }
-        let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate };
+        let largest = self.gpu.largest_subgroup();
+        let result = self
+            .only_rounded(index, stack.out)
+            .filter(|_| stack.gate.is_some() && rounded.is_some() && ProductKernel::rounds(self.tokens, largest));
+        let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate, quantize: result.is_some() };
         let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
         let nothing = &self.store.nothing;
         let outputs = self.outputs(stack.input);
         for part in &matrix.parts {
-            let kernel = ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, self.tokens, epilogue);
+            let kernel =
+                ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, self.tokens, epilogue, largest);
             let params = ProductParams {
                 columns: matrix.columns as u32,
                 row_units: matrix.row_units(),
@@ -232,7 +245,7 @@ impl Drafting<'_> {
                 x_start: x.start,
                 x_stride: x.stride,
                 out_start: out.start,
-                out_stride: out.stride,
+                out_stride: if result.is_some() { self.width(stack.out).div_ceil(32) } else { out.stride },
                 bias_start: 0,
                 outputs,
             };
@@ -240,24 +253,40 @@ impl Drafting<'_> {
                 Some((integers, scales)) => [integers, scales],
                 None => [self.slots.buffer(stack.input), nothing],
             };
-            let buffers = [
+            let mut buffers = vec![
                 &part.quants,
                 &part.scales,
                 activations[0],
                 activations[1],
-                self.slots.buffer(stack.out),
+                result.map_or(self.slots.buffer(stack.out), |(integers, _)| integers),
                 matrix.tables.as_ref().unwrap_or(nothing),
                 bias.unwrap_or(nothing),
             ];
+            buffers.extend(result.map(|(_, scales)| scales));
             let (rows, is_output) = (part.rows, outputs == 1);
             let variant = kernel.variant.clone().for_gpu(self.gpu);
             let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
             let weight_bytes = part.quants.size() + part.scales.size();
             drafts.list.push(Draft { weight_bytes, ..Draft::new(variant, params, &buffers, groups) });
         }
-        drafts.rounded.remove(&stack.out);
-        stack.products.iter().for_each(|product| _ = drafts.rounded.remove(&product.out));
+        drafts.wrote(stack.out, result.is_some());
+        stack
+            .products
+            .iter()
+            .map(|product| product.out)
+            .filter(|out| *out != stack.out)
+            .for_each(|out| drafts.wrote(out, false));
         Ok(())
+    }
+
+    /// What the slot that a node writes is rounded to, if all that follows takes it so.
+    pub(super) fn only_rounded(&self, node: usize, slot: SlotId) -> Option<&(wgpu::Buffer, wgpu::Buffer)> {
+        let takes = |stack: &Stack| {
+            let matrix = self.store.stack(self.program, stack);
+            matrix.is_some_and(|matrix| takes_integers(self.gpu, &matrix.layout))
+        };
+        let products = self.plan.products_of(node, slot).filter(|_| self.program.output != Some(slot))?;
+        self.slots.rounded(slot).filter(|_| products.into_iter().all(takes))
     }
 
     /// A kernel over rows, of as many rows as a slot has.

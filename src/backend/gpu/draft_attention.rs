@@ -95,9 +95,10 @@ impl Drafting<'_> {
         Ok(Draft::new(variant, params, &buffers, move |size: Size| kernel.groups(size.tokens)))
     }
 
-    /// Few tokens are cut by pages too, and put together; many go over the pages block by block.
-    pub(super) fn attention(&self, node: &Node) -> Result<Vec<Draft>> {
-        let Node::Attend { queries, over, heads, scale, softcap, out } = node else { return Ok(vec![]) };
+    /// Few tokens are cut by pages too, and put together; many go over the pages block by block. The second result is
+    /// whether the slot was written in eight bits.
+    pub(super) fn attention(&self, index: usize, node: &Node) -> Result<(Vec<Draft>, bool)> {
+        let Node::Attend { queries, over, heads, scale, softcap, out } = node else { return Ok((vec![], false)) };
         let (place, pages) = self.pages_of(*over)?;
         let attention = Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
         let (query, result) = (self.slots.view(*queries), self.slots.view(*out));
@@ -117,11 +118,12 @@ impl Drafting<'_> {
             out_stride: result.stride,
             sinks_start: 0,
         };
+        let rounded = self.only_rounded(index, *out).filter(|_| attention.rounds());
         let (queries, out) = (self.slots.buffer(*queries), self.slots.buffer(*out));
         if let (true, Some(tile), [slab]) = (self.tokens > FEW_TOKENS, attention.tile()?, &pages.slabs[..]) {
             let buffers = [&self.step.tables, slab, queries, out];
             let groups = move |size: Size| attention.tile_groups(size.tokens);
-            return Ok(vec![Draft::new(tile.for_gpu(self.gpu), params(0), &buffers, groups)]);
+            return Ok((vec![Draft::new(tile.for_gpu(self.gpu), params(0), &buffers, groups)], false));
         }
         let mut drafts = vec![];
         for (index, slab) in pages.slabs.iter().enumerate() {
@@ -136,8 +138,11 @@ impl Drafting<'_> {
             sinks_start: 0,
         };
         let groups = move |size: Size| attention.merge_groups(size.tokens);
-        drafts.push(Draft::new(attention.merge()?.for_gpu(self.gpu), merge, &[self.partials, out], groups));
-        Ok(drafts)
+        let results = rounded.map_or(vec![out], |(integers, scales)| vec![integers, scales]);
+        let buffers: Vec<&wgpu::Buffer> = [self.partials].into_iter().chain(results).collect();
+        let variant = attention.merge(rounded.is_some())?.for_gpu(self.gpu);
+        drafts.push(Draft::new(variant, merge, &buffers, groups));
+        Ok((drafts, rounded.is_some()))
     }
 
     fn pages_of(&self, over: KeyValuesId) -> Result<(LayerPlace, &LayerPages)> {

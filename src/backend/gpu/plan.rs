@@ -46,6 +46,38 @@ pub enum Node {
     Softcap { slot: SlotId, cap: f32 },
 }
 
+impl Node {
+    /// The slots that it reads, but for the input of a product.
+    fn reads(&self) -> Vec<SlotId> {
+        match self {
+            Node::Embed { .. } => vec![],
+            Node::Select { input, .. } | Node::Norm { input, .. } => vec![*input],
+            Node::Product(stack) => stack.add.then_some(stack.out).into_iter().collect(),
+            Node::Rotate(rotation) => {
+                let stored = rotation.store.iter().flat_map(|(keys, values, _)| [*keys, *values]);
+                rotation.turned.iter().map(|(slot, ..)| *slot).chain(stored).collect()
+            }
+            Node::Attend { queries, .. } => vec![*queries],
+            Node::Gate { gate, up, .. } => vec![*gate, *up],
+            Node::Add { from, to } => vec![*from, *to],
+            Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
+        }
+    }
+
+    /// The slots that it writes.
+    fn writes(&self) -> Vec<SlotId> {
+        match self {
+            Node::Embed { out, .. } | Node::Select { out, .. } | Node::Norm { out, .. } => vec![*out],
+            Node::Product(stack) if stack.add || stack.gate.is_some() => vec![stack.out],
+            Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
+            Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
+            Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
+            Node::Add { to, .. } => vec![*to],
+            Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
+        }
+    }
+}
+
 /// Matrices of one type, one above the other, times one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {
@@ -103,6 +135,25 @@ impl Plan {
             at += plan.take(program, &ops, at);
         }
         plan
+    }
+
+    /// The products that take what a node writes to a slot, if nobody else does.
+    pub fn products_of(&self, node: usize, slot: SlotId) -> Option<Vec<&Stack>> {
+        let mut products = vec![];
+        for later in self.nodes.iter().skip(node + 1) {
+            if later.reads().contains(&slot) {
+                return None;
+            }
+            if let Node::Product(stack) = later
+                && stack.input == slot
+            {
+                products.push(stack);
+            }
+            if later.writes().contains(&slot) {
+                return Some(products);
+            }
+        }
+        Some(products)
     }
 
     /// Turns the steps from `at` on into nodes; returns how many were taken.

@@ -4,6 +4,7 @@ use super::device::Gpu;
 use super::layout::Layout;
 use super::shader::Variant;
 use super::tiers::Tier;
+use crate::program::Activation;
 use bytemuck::{Pod, Zeroable};
 
 /// The static parameters of a product, as `shared/product.wgsl` has them.
@@ -31,13 +32,13 @@ pub struct Epilogue {
     /// They are added to what is there.
     pub add: bool,
     /// Rows come in pairs, of which the first goes through this curve and is multiplied with the second.
-    pub gate: Option<crate::program::Activation>,
+    pub gate: Option<Activation>,
+    /// They are written in eight bits only: see [`ProductKernel::rounds`].
+    pub quantize: bool,
 }
 
 /// Up to so many tokens every weight is decoded for all of them at once; beyond, tiles are made.
 pub const FEW_TOKENS: u32 = 8;
-/// Rows and tokens of a tile in `mat_mul.wgsl`.
-const TILE: (u32, u32) = (64, 32);
 /// The most workgroups in one dimension.
 const MOST_GROUPS: u32 = 65_535;
 
@@ -58,31 +59,65 @@ pub fn takes_integers(gpu: &Gpu, layout: &Layout) -> bool {
     gpu.has(Tier::Dot) && !layout.is_float()
 }
 
+/// Lanes of a workgroup whose teams together make whole units of results.
+const ROUNDING_LANES: u32 = 256;
+
 impl ProductKernel {
-    /// The kernel for a type of weights and up to `tokens` tokens; `integer` if it [`takes_integers`]. The shader does not
-    /// know tiers yet: see [`Variant::for_gpu`].
-    pub fn new(integer: bool, layout: &Layout, columns: usize, tokens: u32, epilogue: Epilogue) -> Self {
+    /// The kernel for a type of weights and up to `tokens` tokens. `integer` if it [`takes_integers`]; `largest_subgroup`
+    /// as [`Gpu::largest_subgroup`]. The shader does not know tiers yet: see [`Variant::for_gpu`].
+    pub fn new(
+        integer: bool,
+        layout: &Layout,
+        columns: usize,
+        tokens: u32,
+        epilogue: Epilogue,
+        largest_subgroup: Option<u32>,
+    ) -> Self {
         let few = tokens <= FEW_TOKENS;
-        // In floating point more tokens take more registers than there are.
-        let most_at_once = if integer { 8 } else { 4 };
-        let at_once = tokens.next_power_of_two().min(most_at_once);
-        let rows = if at_once <= 2 { 8 } else { 4 };
-        let gelu = epilogue.gate == Some(crate::program::Activation::Gelu);
         let file = if few { "mat_vec.wgsl" } else { "mat_mul.wgsl" };
         let variant = layout
-            .configure(Variant::new(file, "uurrrrwrr"))
+            .configure(Variant::new(file, if epilogue.quantize { "uurrrrwrrw" } else { "uurrrrwrr" }))
             .flag("INTEGER", integer)
             .flag("TAIL", !columns.is_multiple_of(32))
             .flag("BIAS", epilogue.bias)
             .flag("ADD", epilogue.add)
             .flag("GATE", epilogue.gate.is_some())
-            .flag("GELU", gelu)
-            .constant("ROWS", rows)
-            .constant("TOKENS", at_once);
-        match few {
-            true => ProductKernel { variant, rows, tokens: at_once, few },
-            false => ProductKernel { variant, rows: TILE.0, tokens: TILE.1, few },
+            .flag("GELU", epilogue.gate == Some(Activation::Gelu));
+        if !few {
+            let pairs = if integer { 4 } else { 2 };
+            // One subtraction for all tokens of a tile makes the offsets of some types go away.
+            let variant = match layout.center().filter(|_| integer) {
+                Some(center) => variant.without("OFFSETS").flag("CENTERED", true).constant("CENTER", center),
+                None => variant,
+            };
+            let variant = variant.constant("PAIRS", pairs).constant("TOKENS", 8);
+            return ProductKernel { variant, rows: 32 * pairs, tokens: 32, few };
         }
+        // In floating point more tokens take more registers than there are.
+        let at_once = tokens.next_power_of_two().min(if integer { 8 } else { 4 });
+        let largest = largest_subgroup.unwrap_or(1);
+        let team_rows = match epilogue.quantize {
+            true => (64 * largest / ROUNDING_LANES).max(8),
+            false if integer || at_once <= 2 => 8,
+            false => 4,
+        };
+        let lanes = if epilogue.quantize { ROUNDING_LANES } else { 64 };
+        let variant = variant
+            .flag("QUANTIZE", epilogue.quantize)
+            .constant("THREADS", lanes)
+            .constant("LANES", lanes)
+            .constant("XQ", 6)
+            .constant("XS", 9)
+            .constant("ROWS", team_rows)
+            .constant("TOKENS", at_once);
+        let teams = largest_subgroup.map_or(1, |largest| (lanes / largest).max(1));
+        ProductKernel { variant, rows: teams * team_rows, tokens: at_once, few }
+    }
+
+    /// Whether there is a kernel that rounds gated pairs for up to so many tokens: the subgroups of a workgroup have to
+    /// make whole units of results together, with sums that fit registers.
+    pub fn rounds(tokens: u32, largest_subgroup: Option<u32>) -> bool {
+        tokens <= FEW_TOKENS && largest_subgroup.is_some_and(|largest| largest <= if tokens == 1 { 64 } else { 32 })
     }
 
     /// Workgroups for so many rows and tokens.
@@ -97,29 +132,35 @@ impl ProductKernel {
 /// Every shader of this family, without tiers: all types, and what can happen to results with one type of each kind.
 pub(super) fn variants() -> Vec<Variant> {
     use crate::gguf::TensorType;
-    use crate::program::Activation;
     let mut variants = vec![];
+    let mut add = |integer, layout, columns, tokens, epilogue| {
+        variants.push(ProductKernel::new(integer, layout, columns, tokens, epilogue, Some(32)).variant);
+    };
     for layout in super::layout::all() {
         for integer in [false, true] {
             for tokens in [1, 8, 64] {
                 if !(integer && layout.is_float()) {
-                    variants.push(ProductKernel::new(integer, layout, 256, tokens, Epilogue::default()).variant);
+                    add(integer, layout, 256, tokens, Epilogue::default());
                 }
             }
         }
     }
+    let gate = |activation| Epilogue { gate: Some(activation), ..Epilogue::default() };
     let epilogues = [
         Epilogue { bias: true, ..Epilogue::default() },
         Epilogue { add: true, ..Epilogue::default() },
-        Epilogue { gate: Some(Activation::Silu), ..Epilogue::default() },
-        Epilogue { bias: true, add: false, gate: Some(Activation::Gelu) },
+        gate(Activation::Silu),
+        Epilogue { bias: true, ..gate(Activation::Gelu) },
     ];
     let kinds = [TensorType::F32, TensorType::Q4_0, TensorType::IQ2_XS];
     for layout in super::layout::all().iter().filter(|layout| kinds.contains(&layout.kind())) {
         let integers: &[bool] = if layout.is_float() { &[false] } else { &[false, true] };
         for (&integer, epilogue) in integers.iter().flat_map(|integer| epilogues.iter().map(move |e| (integer, *e))) {
             for (columns, tokens) in [(256, 1), (256, 8), (256, 64), (331, 1)] {
-                variants.push(ProductKernel::new(integer, layout, columns, tokens, epilogue).variant);
+                add(integer, layout, columns, tokens, epilogue);
+                if integer && epilogue.gate.is_some() && tokens <= FEW_TOKENS {
+                    add(integer, layout, columns, tokens, Epilogue { quantize: true, ..epilogue });
+                }
             }
         }
     }

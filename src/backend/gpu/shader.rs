@@ -49,6 +49,13 @@ impl Variant {
         self
     }
 
+    /// With a flag not set.
+    #[must_use]
+    pub fn without(mut self, name: &'static str) -> Self {
+        self.flags.retain(|flag| *flag != name);
+        self
+    }
+
     /// With a constant.
     #[must_use]
     pub fn constant(mut self, name: &'static str, value: impl ToString) -> Self {

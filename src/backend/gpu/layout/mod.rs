@@ -64,6 +64,9 @@ pub struct Layout {
     scales: &'static [usize],
     vectors: bool,
     offsets: bool,
+    halves: bool,
+    /// What all weights are counted from, if offsets are nothing else.
+    center: Option<u32>,
     table: Option<fn() -> Vec<u32>>,
     pack: fn(&[u8], &mut [&mut [u8]]),
 }
@@ -75,30 +78,30 @@ static LAYOUTS: [Layout; 28] = [
     Layout::of_numbers(TensorType::F16, &[2], "quants/f16.wgsl"),
     Layout::of_numbers(TensorType::BF16, &[2], "quants/bf16.wgsl"),
     Layout::of_blocks::<legacy::Q1_0>("quants/q1_0.wgsl").words().with_offsets(),
-    Layout::of_blocks::<legacy::Q2_0>("quants/q2_0.wgsl").with_offsets(),
-    Layout::of_blocks::<legacy::Q4_0>("quants/q4_0.wgsl").with_offsets(),
+    Layout::of_blocks::<legacy::Q2_0>("quants/q2_0.wgsl").around(1),
+    Layout::of_blocks::<legacy::Q4_0>("quants/q4_0.wgsl").around(8),
     Layout::of_blocks::<legacy::Q4_1>("quants/q4_1.wgsl").with_offsets(),
-    Layout::of_blocks::<legacy::Q5_0>("quants/q5_0.wgsl").with_offsets(),
+    Layout::of_blocks::<legacy::Q5_0>("quants/q5_0.wgsl").around(16),
     Layout::of_blocks::<legacy::Q5_1>("quants/q5_1.wgsl").with_offsets(),
     Layout::of_blocks::<legacy::Q8_0>("quants/q8_0.wgsl"),
-    Layout::of_blocks::<k_blocks::Q2_K>("quants/q2_k.wgsl").with_offsets(),
-    Layout::of_blocks::<k_blocks::Q3_K>("quants/q3_k.wgsl").with_offsets(),
+    Layout::of_blocks::<k_blocks::Q2_K>("quants/q2_k.wgsl").with_offsets().with_halves(),
+    Layout::of_blocks::<k_blocks::Q3_K>("quants/q3_k.wgsl").around(4).with_halves(),
     Layout::of_blocks::<k_blocks::Q4_K>("quants/q4_k.wgsl").with_offsets(),
     Layout::of_blocks::<k_blocks::Q5_K>("quants/q5_k.wgsl").with_offsets(),
-    Layout::of_blocks::<k_blocks::Q6_K>("quants/q6_k.wgsl").with_offsets(),
+    Layout::of_blocks::<k_blocks::Q6_K>("quants/q6_k.wgsl").around(32).with_halves(),
     Layout::of_blocks::<iq_blocks::IQ1_S>("quants/iq1_s.wgsl").words().with_offsets().with_table(tables::iq1),
-    Layout::of_blocks::<iq_blocks::IQ1_M>("quants/iq1_m.wgsl").words().with_offsets().with_table(tables::iq1),
+    Layout::of_blocks::<iq_blocks::IQ1_M>("quants/iq1_m.wgsl").words().with_offsets().with_halves().with_table(tables::iq1),
     Layout::of_blocks::<iq_blocks::IQ2_XXS>("quants/iq2_xxs.wgsl").words().with_table(tables::iq2_xxs),
-    Layout::of_blocks::<iq_blocks::IQ2_XS>("quants/iq2_xs.wgsl").words().with_table(tables::iq2_xs),
-    Layout::of_blocks::<iq_blocks::IQ2_S>("quants/iq2_s.wgsl").words().with_table(tables::iq2_s),
+    Layout::of_blocks::<iq_blocks::IQ2_XS>("quants/iq2_xs.wgsl").words().with_halves().with_table(tables::iq2_xs),
+    Layout::of_blocks::<iq_blocks::IQ2_S>("quants/iq2_s.wgsl").words().with_halves().with_table(tables::iq2_s),
     Layout::of_blocks::<iq_blocks::IQ3_XXS>("quants/iq3_xxs.wgsl").words().with_table(tables::iq3_xxs),
     Layout::of_blocks::<iq_blocks::IQ3_S>("quants/iq3_s.wgsl").words().with_table(tables::iq3_s),
     Layout::of_blocks::<iq_blocks::IQ4_NL>("quants/iq4_nl.wgsl"),
     Layout::of_blocks::<iq_blocks::IQ4_XS>("quants/iq4_xs.wgsl"),
-    Layout::of_blocks::<ternary::TQ1_0>("quants/tq1_0.wgsl").with_offsets(),
-    Layout::of_blocks::<ternary::TQ2_0>("quants/tq2_0.wgsl").with_offsets(),
+    Layout::of_blocks::<ternary::TQ1_0>("quants/tq1_0.wgsl").around(1),
+    Layout::of_blocks::<ternary::TQ2_0>("quants/tq2_0.wgsl").around(1),
     Layout::of_blocks::<fp4::MXFP4>("quants/mxfp4.wgsl"),
-    Layout::of_blocks::<fp4::NVFP4>("quants/nvfp4.wgsl"),
+    Layout::of_blocks::<fp4::NVFP4>("quants/nvfp4.wgsl").with_halves(),
 ];
 
 /// All layouts.
@@ -110,11 +113,33 @@ impl Layout {
     const fn of_blocks<R: Repack>(shader: &'static str) -> Self {
         let (quants, scales) = R::Planes::BYTES.split_at(R::QUANT_PLANES);
         let pack = pack_blocks::<R>;
-        Layout { kind: R::TYPE, shader, quants, scales, vectors: true, offsets: false, table: None, pack }
+        Layout {
+            kind: R::TYPE,
+            shader,
+            quants,
+            scales,
+            vectors: true,
+            offsets: false,
+            halves: false,
+            center: None,
+            table: None,
+            pack,
+        }
     }
 
     const fn of_numbers(kind: TensorType, quants: &'static [usize], shader: &'static str) -> Self {
-        Layout { kind, shader, quants, scales: &[], vectors: true, offsets: false, table: None, pack: pack_numbers }
+        Layout {
+            kind,
+            shader,
+            quants,
+            scales: &[],
+            vectors: true,
+            offsets: false,
+            halves: false,
+            center: None,
+            table: None,
+            pack: pack_numbers,
+        }
     }
 
     const fn words(self) -> Self {
@@ -123,6 +148,15 @@ impl Layout {
 
     const fn with_offsets(self) -> Self {
         Layout { offsets: true, ..self }
+    }
+
+    const fn with_halves(self) -> Self {
+        Layout { halves: true, ..self }
+    }
+
+    /// With offsets that are the scale times minus `center`.
+    const fn around(self, center: u32) -> Self {
+        Layout { offsets: true, center: Some(center), ..self }
     }
 
     const fn with_table(self, table: fn() -> Vec<u32>) -> Self {
@@ -199,9 +233,20 @@ impl Layout {
         self.offsets
     }
 
+    /// The number of which offsets are the negative multiple by the scale, in all units, if there is one: what is left
+    /// when it is subtracted from the bytes of a unit has no offset.
+    pub fn center(&self) -> Option<u32> {
+        self.center
+    }
+
+    /// Whether the two halves of a unit have scales and offsets of their own; where not, those of both are the same.
+    pub fn has_halves(&self) -> bool {
+        self.halves
+    }
+
     /// Sets what a kernel needs to know of the type: the constant `UNIT`, the file to include, and the flags `VECTORS`,
-    /// `TABLES`, `FLOATS` and `OFFSETS`, after [`Layout::quants_are_vectors`], [`Layout::table`], [`Layout::is_float`] and
-    /// [`Layout::has_offsets`].
+    /// `TABLES`, `FLOATS`, `OFFSETS` and `HALVES`, after [`Layout::quants_are_vectors`], [`Layout::table`],
+    /// [`Layout::is_float`], [`Layout::has_offsets`] and [`Layout::has_halves`].
     pub fn configure(&self, variant: Variant) -> Variant {
         variant
             .constant("UNIT", self.shader)
@@ -209,6 +254,7 @@ impl Layout {
             .flag("TABLES", self.table.is_some())
             .flag("FLOATS", self.is_float())
             .flag("OFFSETS", self.offsets)
+            .flag("HALVES", self.halves)
     }
 
     /// Blocks of a row. Plain numbers are padded to whole units, of blocks there are only whole ones.
