@@ -250,3 +250,20 @@ fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adap
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::readback::wait;
+
+    #[test]
+    fn a_lost_device_that_never_calls_back_is_not_waited_for() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(&GpuOptions::default())) else { return };
+        let (_never_sends, receiver) = oneshot::channel::<()>();
+        gpu.device().destroy();
+        assert!(matches!(wait(&gpu, gpu.hear(receiver)), Err(Error::GpuLost { .. })));
+        let (sender, receiver) = oneshot::channel::<()>();
+        drop(sender);
+        assert!(matches!(wait(&gpu, gpu.hear(receiver)), Err(Error::GpuLost { .. })));
+    }
+}
