@@ -107,11 +107,11 @@ pub enum Error {
         expected: String,
     },
     /// A GPU that has no room for something.
-    #[error("GPU memory: no room for {bytes} bytes of {what}")]
+    #[error("GPU memory: no room for {}{what}", if *bytes > 0 { format!("{bytes} bytes of ") } else { String::new() })]
     GpuMemory {
         /// What was to be put there.
         what: String,
-        /// Its size.
+        /// Its size; 0 if only the driver knows.
         bytes: u64,
     },
     /// A GPU that is gone: unplugged, reset by its driver, or given up. What was computed on it has to be computed again.

@@ -24,13 +24,20 @@ impl Batch<'_> {
         rows * slot.width
     }
 
-    fn check(&self, program: &Program) -> Result<()> {
+    /// Refuses tokens that there are not, and outputs that are out of place.
+    pub(super) fn check(&self, program: &Program) -> Result<()> {
         let wrong = |subject: &str, found: String, expected: String| {
             Err(Error::Model { subject: subject.into(), found, expected })
         };
+        if self.tokens.is_empty() {
+            return wrong("batch", "no tokens".into(), "at least one".into());
+        }
         let vocabulary = program.vocabulary;
         if let Some(token) = self.tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return wrong("token", token.to_string(), format!("an id below {vocabulary}"));
+        }
+        if !self.outputs.is_sorted_by(|output, next| output < next) {
+            return wrong("outputs", format!("{:?}", self.outputs), "indices in ascending order".into());
         }
         match self.outputs.iter().find(|&&output| output >= self.tokens.len()) {
             Some(output) => wrong("output", output.to_string(), format!("an index below {}", self.tokens.len())),

@@ -293,11 +293,12 @@ impl Session {
     /// Runs tokens and chooses none: the logits behind the last, one for each token of the vocabulary. For those who
     /// choose by themselves, or only want to know how likely something is.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let held = self.tokens().len();
         self.append(tokens)?;
         let Some(state) = &mut self.state else { return Err(lost()) };
         let logits = self.model.advance(state, || false);
-        // What was not run is not held.
-        state.tokens.truncate(state.sequence.len() as usize);
+        // What was added and not run is not held.
+        state.tokens.truncate(held.max(state.sequence.len() as usize));
         Ok(logits?.unwrap_or_default())
     }
 

@@ -23,6 +23,15 @@ pub enum Data<'a> {
     Change(&'a [u8]),
 }
 
+/// Opens the first device of [`gpus`], as options say; none, with a visible word, where there is no driver.
+pub fn open(options: &GpuOptions) -> Vec<Gpu> {
+    let names = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
+    let mut options = options.clone();
+    options.name = names.split(',').next().map(String::from);
+    let opened = pollster::block_on(Gpu::open(&options));
+    opened.inspect_err(|error| println!("skipped: {error}")).into_iter().collect()
+}
+
 /// Opens the devices: those named by `KILN_TEST_GPU` (parts of names, with commas), or all software ones; each without
 /// any tier, then with more and more, and with and without checks. None, with a visible word, where there is no driver.
 pub fn gpus() -> Vec<Gpu> {

@@ -49,6 +49,7 @@ pub enum Fact {
     Text(String),
     Counts(Vec<u32>),
     Flags(Vec<bool>),
+    Texts(Vec<String>),
 }
 
 macro_rules! fact_from {
@@ -61,7 +62,7 @@ macro_rules! fact_from {
     )*};
 }
 
-fact_from!(u32: Count, f32: Number, bool: Flag, &str: Text, Vec<u32>: Counts, Vec<bool>: Flags);
+fact_from!(u32: Count, f32: Number, bool: Flag, &str: Text, Vec<u32>: Counts, Vec<bool>: Flags, Vec<String>: Texts);
 
 /// A model in the making.
 #[derive(Clone)]
@@ -267,6 +268,7 @@ impl Tiny {
                 Fact::Text(value) => writer.set(key, value.as_str()),
                 Fact::Counts(values) => writer.set(key, values.clone()),
                 Fact::Flags(values) => writer.set(key, values.clone()),
+                Fact::Texts(values) => writer.set(key, values.clone()),
             };
             set.unwrap();
         }
@@ -322,6 +324,25 @@ impl Tiny {
             self.values(&format!("{layer}attn_{part}.{kind}"), &shape)
         };
         parts.into_iter().flat_map(part).collect()
+    }
+}
+
+#[allow(dead_code, reason = "not every test needs it")]
+impl Tiny {
+    /// With another number of tokens.
+    pub fn vocabulary(self, tokens: usize) -> Self {
+        let width = self.sizes.width;
+        let is_tied = !self.tensors.iter().any(|(name, ..)| name == "output.weight");
+        let tiny = self.set("vocab_size", tokens as u32).add("token_embd.weight", &[width, tokens]);
+        if is_tied { tiny } else { tiny.add("output.weight", &[width, tokens]) }
+    }
+
+    /// With a tokenizer, of which each token is a letter.
+    pub fn tokenizer(self) -> Self {
+        let (_, shape, _) = self.tensors.iter().find(|(name, ..)| name == "token_embd.weight").unwrap();
+        let letters = (0x4e00..).filter_map(char::from_u32).take(shape[1]).map(String::from);
+        let letters: Vec<String> = letters.collect();
+        self.set("tokenizer.ggml.model", "llama").set("tokenizer.ggml.tokens", letters)
     }
 }
 

@@ -1,10 +1,14 @@
 //! The device: which adapter is chosen, what is asked of it, and what of that it really has.
 
+use super::ledger::Ledger;
 use super::tiers::{Tier, Tiers};
 use crate::{Error, Result};
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{self, BoxFuture, Either};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a device is opened.
 #[derive(Debug, Clone, Default)]
@@ -36,15 +40,12 @@ struct Shared {
     tiers: Tiers,
     checked: bool,
     binding_bytes: u64,
-    lost: Arc<Lost>,
+    lost: Lost,
+    ledger: Mutex<Ledger>,
 }
 
-/// What became of the device.
-#[derive(Default)]
-struct Lost {
-    is_lost: AtomicBool,
-    reason: Mutex<String>,
-}
+/// Comes to its end when the device does, with what the driver says. Many can wait for it.
+type Lost = future::Shared<BoxFuture<'static, String>>;
 
 /// What an application that opens a device by itself should ask for, so that kiln can use it well.
 #[derive(Debug, Clone)]
@@ -72,15 +73,17 @@ impl Gpu {
             found: error.to_string(),
             expected: "a device".into(),
         })?;
-        let lost = Arc::<Lost>::default();
         // Without this handler wgpu panics. Errors that matter are caught where they arise.
         device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-        Ok(Self::of(adapter.get_info(), device, queue, options, lost))
+        Ok(Self::of(adapter.get_info(), device, queue, options))
     }
 
     /// Uses a device that the application has opened, with what [`Gpu::requirements`] names or less.
+    ///
+    /// The callback for the loss of the device, of which wgpu keeps one, becomes kiln's: an application that wants to
+    /// know asks [`Gpu::check`].
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Self::of(adapter.get_info(), device, queue, &GpuOptions::default(), Arc::default())
+        Self::of(adapter.get_info(), device, queue, &GpuOptions::default())
     }
 
     /// What to ask an adapter for.
@@ -89,24 +92,14 @@ impl Gpu {
         Requirements { features: adapter.features() & wanted, limits: adapter.limits() }
     }
 
-    fn of(
-        info: wgpu::AdapterInfo,
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-        options: &GpuOptions,
-        lost: Arc<Lost>,
-    ) -> Gpu {
-        let told = lost.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            *told.reason.lock().unwrap_or_else(PoisonError::into_inner) = format!("{reason:?}: {message}");
-            told.is_lost.store(true, Ordering::Release);
-        });
+    fn of(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+        let lost = listen(&device);
         let limit = device.limits().max_storage_buffer_binding_size.min(device.limits().max_buffer_size);
         let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(limit).min(MOST_BINDING_BYTES);
         let tiers = Tiers::of(&device, &info).without(options.without);
         log::info!("GPU {} ({:?}, {:?}): {tiers}", info.name, info.backend, info.device_type);
-        let checked = options.checked;
-        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, checked, binding_bytes, lost }) }
+        let (checked, ledger) = (options.checked, Mutex::default());
+        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, checked, binding_bytes, lost, ledger }) }
     }
 
     /// The device.
@@ -151,13 +144,69 @@ impl Gpu {
 
     /// An error if the device is gone.
     pub fn check(&self) -> Result<()> {
-        let lost = &self.shared.lost;
-        if !lost.is_lost.load(Ordering::Acquire) {
-            return Ok(());
+        if self.shared.lost.peek().is_none() {
+            // That it was destroyed is told to those who poll.
+            self.poll(wgpu::PollType::Poll);
         }
-        let reason = lost.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Err(Error::GpuLost { name: self.shared.info.name.clone(), reason })
+        self.lost().now_or_never().map_or(Ok(()), Err)
     }
+
+    /// Waits until the device is gone.
+    async fn lost(&self) -> Error {
+        let reason = self.shared.lost.clone().await;
+        Error::GpuLost { name: self.shared.info.name.clone(), reason }
+    }
+
+    /// What a callback of the device sends; or that it was lost, since it then may never call back.
+    pub(super) async fn hear<T>(&self, receiver: oneshot::Receiver<T>) -> Result<T> {
+        match future::select(receiver, std::pin::pin!(self.lost())).await {
+            Either::Left((Ok(answer), _)) => Ok(answer),
+            Either::Left((Err(oneshot::Canceled), _)) => Err(self.blame(Error::Gpu {
+                subject: "callback".into(),
+                found: "an answer that never came".into(),
+                expected: "one".into(),
+            })),
+            Either::Right((lost, _)) => Err(lost),
+        }
+    }
+
+    /// An error of something that failed, or that the device is gone if that is why.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        self.poll(wgpu::PollType::wait_indefinitely());
+        self.check().err().unwrap_or(error)
+    }
+
+    /// Lets callbacks be called.
+    pub(super) fn poll(&self, how: wgpu::PollType) {
+        // wgpu panics if it finds here that the device is gone. It has told so before, and holds no lock by then.
+        match catch_unwind(AssertUnwindSafe(|| self.shared.device.poll(how))) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log::debug!("waiting for the GPU: {error}"),
+            Err(_) => log::debug!("the GPU was lost while it was waited for"),
+        }
+    }
+
+    /// What was made.
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens for the loss of a device.
+fn listen(device: &wgpu::Device) -> Lost {
+    let (sender, receiver) = oneshot::channel();
+    let sender = Mutex::new(Some(sender));
+    device.set_device_lost_callback(move |reason, message| {
+        if let Some(sender) = sender.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            _ = sender.send(if message.is_empty() { format!("{reason:?}") } else { format!("{reason:?}: {message}") });
+        }
+    });
+    let lost = receiver.then(async |reason| match reason {
+        Ok(reason) => reason,
+        // Somebody else listens in our place.
+        Err(oneshot::Canceled) => future::pending().await,
+    });
+    lost.boxed().shared()
 }
 
 /// As much as a binding may hold on any device: more makes offsets in shaders overflow.
@@ -205,4 +254,21 @@ fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adap
             },
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::readback::wait;
+
+    #[test]
+    fn a_lost_device_that_never_calls_back_is_not_waited_for() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(&GpuOptions::default())) else { return };
+        let (_never_sends, receiver) = oneshot::channel::<()>();
+        gpu.device().destroy();
+        assert!(matches!(wait(&gpu, gpu.hear(receiver)), Err(Error::GpuLost { .. })));
+        let (sender, receiver) = oneshot::channel::<()>();
+        drop(sender);
+        assert!(matches!(wait(&gpu, gpu.hear(receiver)), Err(Error::GpuLost { .. })));
+    }
 }

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::profile::{Profile, profile};
 use super::readback::read;
 use super::record::{Pipelines, Recording, Size};
-use super::slots::Slots;
+use super::slots::{Slots, rows_that_fit};
 use super::step::StepBuffers;
 use super::store::Store;
 use crate::backend::batch::Batch;
@@ -21,8 +21,9 @@ use crate::backend::weights::Weights;
 use crate::cache::{Cache, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
-use crate::program::Program;
+use crate::program::{Program, Rows};
 use crate::{Error, Result};
+use futures::future::join;
 use std::sync::Arc;
 use wgpu::BufferUsages;
 
@@ -30,7 +31,7 @@ use wgpu::BufferUsages;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct GpuExecutorOptions {
-    /// Tokens of a prompt that are run at once.
+    /// Tokens of a prompt that are run at once; fewer if activations of so many do not fit a binding.
     pub chunk_tokens: u32,
 }
 
@@ -69,7 +70,8 @@ impl GpuExecutor {
         let program = &weights.program;
         let plan = Plan::new(program);
         let limits = cache.limits();
-        let chunk_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
+        let asked_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
+        let chunk_tokens = rows_that_fit(gpu, &plan, Rows::Tokens, asked_tokens)?;
         let step =
             StepBuffers::new(gpu, chunk_tokens, limits.context_tokens, cache.groups().len(), &program.ropes).await?;
         let slots = Slots::new(gpu, program, &plan, chunk_tokens).await?;
@@ -137,21 +139,34 @@ impl GpuExecutor {
     ///
     /// If this fails, the sequence is what it was before.
     pub async fn run(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        batch.check(self.program())?;
         let before = sequence.len();
         let mut logits = vec![];
-        let mut first = 0;
-        for tokens in batch.tokens.chunks(self.chunk_tokens as usize) {
-            let within = first..first + tokens.len();
-            let outputs: Vec<usize> =
-                batch.outputs.iter().filter(|output| within.contains(output)).map(|output| output - first).collect();
+        let mut rest = batch.tokens;
+        while !rest.is_empty() {
+            let first = batch.tokens.len() - rest.len();
+            let outputs = batch.outputs.iter().filter_map(|output| output.checked_sub(first));
+            let mut outputs: Vec<usize> = outputs.take_while(|output| *output < self.chunk_tokens as usize).collect();
+            let mut count = rest.len().min(self.chunk_tokens as usize);
+            if let Some(output) = outputs.get(self.slots.most_outputs()) {
+                count = *output;
+                outputs.truncate(self.slots.most_outputs());
+            }
+            let (tokens, later) = rest.split_at(count);
             match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence).await {
                 Ok(part) => logits.extend(part),
                 Err(error) => {
                     sequence.truncate(before)?;
-                    return Err(error);
+                    let asked_tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX);
+                    return Err(match error {
+                        Error::ContextFull { limit_tokens, .. } => {
+                            Error::ContextFull { used_tokens: before, asked_tokens, limit_tokens }
+                        }
+                        error => error,
+                    });
                 }
             }
-            first = within.end;
+            rest = later;
         }
         Ok(logits)
     }
@@ -180,8 +195,10 @@ impl GpuExecutor {
 
     async fn run_chunk(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         self.gpu.check()?;
+        // From the reservation of pages to the submission nothing waits, so that no copy of a page is ever left out.
+        let target = self.target(batch.outputs.len()).await?;
         let copies = batch.begin(self.program(), sequence)?;
-        let result = self.steps(batch, sequence, &copies).await;
+        let result = self.steps(batch, sequence, &copies, target).await;
         batch.end(sequence, result)
     }
 
@@ -190,8 +207,10 @@ impl GpuExecutor {
         batch: Batch<'_>,
         sequence: &Sequence,
         copies: &[crate::cache::PageCopy],
+        target: Option<(wgpu::Buffer, u64)>,
     ) -> Result<Vec<f32>> {
         let program = &self.weights.program;
+        let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let size = self.step.write(&self.gpu, batch, sequence, &program.ropes, &self.weights.angles);
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         for copy in copies {
@@ -199,11 +218,30 @@ impl GpuExecutor {
         }
         let recording = self.recording(size)?;
         recording.encode(&mut encoder, 0..recording.len(), size);
-        let logits = self.logits(&mut encoder, size).await?;
+        if let (Some(output), Some((target, bytes))) = (program.output, &target) {
+            encoder.copy_buffer_to_buffer(self.slots.buffer(output), 0, target, 0, *bytes);
+        }
+        if target.is_some() {
+            // Back when it has been read: one that is given up before may stay mapped, and is of no more use.
+            self.readback = None;
+        }
         self.gpu.queue().submit([encoder.finish()]);
-        let Some((buffer, bytes)) = logits else { return Ok(vec![]) };
-        let bytes = read(&self.gpu, &buffer, bytes).await?;
-        Ok(self.without_padding(bytemuck::pod_collect_to_vec(&bytes)))
+        let logits = async {
+            match &target {
+                Some((buffer, bytes)) => read(&self.gpu, buffer, *bytes).await,
+                None => self.gpu.check().map(|()| vec![]),
+            }
+        };
+        let (complaint, logits) = join(scope.pop(), logits).await;
+        if let Some(error) = complaint {
+            let (found, expected) = (error.to_string(), "what the device accepts".into());
+            return Err(self.gpu.blame(Error::Gpu { subject: "step".into(), found, expected }));
+        }
+        let logits = self.without_padding(bytemuck::pod_collect_to_vec(&logits?));
+        if let Some((buffer, _)) = target {
+            self.readback = Some(buffer);
+        }
+        Ok(logits)
     }
 
     /// Rows of logits one after the other: on the device each begins at a multiple of four numbers.
@@ -216,26 +254,21 @@ impl GpuExecutor {
         logits.chunks(stride).flat_map(|row| row.iter().take(width)).copied().collect()
     }
 
-    /// Encodes the copy of logits to where they can be read, and says where that is.
-    async fn logits(&mut self, encoder: &mut wgpu::CommandEncoder, size: Size) -> Result<Option<(wgpu::Buffer, u64)>> {
+    /// Where so many rows of logits can be read, and their bytes. There is one such buffer, as large as was ever needed.
+    async fn target(&mut self, rows: usize) -> Result<Option<(wgpu::Buffer, u64)>> {
         let Some(output) = self.weights.program.output else { return Ok(None) };
-        let view = self.slots.view(output);
-        let bytes = u64::from(size.outputs) * u64::from(view.stride) * 4;
+        let row_bytes = u64::from(self.slots.view(output).stride) * 4;
+        let bytes = rows as u64 * row_bytes;
         if bytes == 0 {
             return Ok(None);
         }
-        let known = self.readback.take().filter(|buffer| buffer.size() >= bytes);
-        let target = match known {
+        let target = match self.readback.clone().filter(|buffer| buffer.size() >= bytes) {
             Some(buffer) => buffer,
-            None => self.gpu.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some("logits"),
-                size: bytes,
-                usage: BufferUsages::COPY_DST | BufferUsages::MAP_READ,
-                mapped_at_creation: false,
-            }),
+            None => {
+                let rows = rows.next_power_of_two().min(self.slots.most_outputs()).max(rows) as u64;
+                buffer(&self.gpu, "logits", rows * row_bytes, BufferUsages::MAP_READ).await?
+            }
         };
-        encoder.copy_buffer_to_buffer(self.slots.buffer(output), 0, &target, 0, bytes);
-        self.readback = Some(target.clone());
         Ok(Some((target, bytes)))
     }
 }

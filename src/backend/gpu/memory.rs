@@ -21,21 +21,23 @@ const PIECES_IN_FLIGHT: usize = 3;
 /// # Errors
 /// [`Error::GpuMemory`] if there is no room for it, [`Error::GpuLost`] if the device is gone.
 pub async fn buffer(gpu: &Gpu, what: &str, bytes: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
-    gpu.check()?;
-    let full = |_| Error::GpuMemory { what: what.into(), bytes };
-    let limit = gpu.device().limits().max_buffer_size;
+    let limits = gpu.device().limits();
+    let is_bound = usage.contains(BufferUsages::STORAGE);
+    let limit = if is_bound { limits.max_storage_buffer_binding_size } else { u64::MAX }.min(limits.max_buffer_size);
     if bytes > limit {
         let (subject, found) = (what.into(), format!("{bytes} bytes"));
         return Err(Error::Gpu { subject, found, expected: format!("at most {limit}, which is the device's limit") });
     }
-    let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+    // Memory that is mapped can be the target of copies only.
+    let is_mapped = usage.contains(BufferUsages::MAP_READ);
+    let copies = if is_mapped { BufferUsages::empty() } else { BufferUsages::COPY_SRC } | BufferUsages::COPY_DST;
+    let descriptor = wgpu::BufferDescriptor {
         label: Some(what),
         size: bytes.next_multiple_of(16).max(16),
-        usage: usage | BufferUsages::COPY_DST | BufferUsages::COPY_SRC,
+        usage: usage | copies,
         mapped_at_creation: false,
-    });
-    scope.pop().await.map_or(Ok(buffer), |error| Err(full(error)))
+    };
+    gpu.make(what, descriptor.size, |device| device.create_buffer(&descriptor)).await
 }
 
 /// A matrix of weights on the device.
@@ -82,7 +84,7 @@ impl Matrix {
             return Err(Error::Gpu {
                 subject: format!("binding for {what}"),
                 found: format!("a limit of {} bytes", gpu.binding_bytes()),
-                expected: format!("at least {}, for one row", largest * together as u64),
+                expected: format!("at least {}, for {together} rows", largest * together as u64),
             });
         }
         let mut upload = Upload::new(gpu);
@@ -168,12 +170,10 @@ impl<'g> Upload<'g> {
     }
 
     async fn wait_for_one(&mut self) -> Result<()> {
-        if let Some(receiver) = self.in_flight.pop_front()
-            && receiver.await.is_err()
-        {
-            log::debug!("an upload ended without a word");
+        match self.in_flight.pop_front() {
+            Some(receiver) => self.gpu.hear(receiver).await,
+            None => Ok(()),
         }
-        self.gpu.check()
     }
 
     async fn finish(mut self) -> Result<()> {

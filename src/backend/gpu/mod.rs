@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`device`], [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
+//! | `ledger` | what has been made on a device, and how what fails is heard |
 //! | [`shader`], [`sources`], [`variants`] | from the texts of `shaders/` to pipelines; every shader that can be asked for |
 //! | [`layout`], [`memory`], `store` | how weights lie on the device, and their way there |
 //! | `slots`, `pages`, `step` | where activations, keys and values, and what changes from step to step are |
@@ -21,6 +22,7 @@ mod draft_attention;
 pub mod embed;
 mod executor;
 pub mod layout;
+mod ledger;
 pub mod memory;
 mod pages;
 mod plan;
@@ -40,5 +42,7 @@ pub mod variants;
 
 pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
+#[doc(hidden)]
+pub use ledger::Fault;
 pub use tiers::{TIERS, Tier, Tiers};
 pub use wgpu;

@@ -12,15 +12,10 @@ pub async fn read(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8
     let (sender, receiver) = oneshot::channel();
     slice.map_async(wgpu::MapMode::Read, move |result| _ = sender.send(result));
     let failed = |found: String| Error::Gpu { subject: "reading a buffer".into(), found, expected: "its bytes".into() };
-    match receiver.await {
-        Ok(Ok(())) => {
-            let copy = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?.to_vec();
-            buffer.unmap();
-            Ok(copy)
-        }
-        Ok(Err(error)) => Err(gpu.check().err().unwrap_or_else(|| failed(error.to_string()))),
-        Err(_) => Err(gpu.check().err().unwrap_or_else(|| failed("an answer that never came".into()))),
-    }
+    gpu.hear(receiver).await?.map_err(|error| gpu.blame(failed(error.to_string())))?;
+    let copy = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?.to_vec();
+    buffer.unmap();
+    Ok(copy)
 }
 
 /// Waits for what a future asks of the device: for callers that are not asynchronous themselves.
@@ -32,8 +27,6 @@ pub fn wait<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
             return value;
         }
         // Returns when everything submitted is done, and has then called the callbacks.
-        if let Err(error) = gpu.device().poll(wgpu::PollType::wait_indefinitely()) {
-            log::debug!("waiting for the GPU: {error}");
-        }
+        gpu.poll(wgpu::PollType::wait_indefinitely());
     }
 }

@@ -161,11 +161,13 @@ impl Recording {
             let resources = [step.as_entire_binding(), wgpu::BindingResource::Buffer(own)].into_iter().chain(others);
             let entries: Vec<wgpu::BindGroupEntry> =
                 (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-            let bindings = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            let bindings = wgpu::BindGroupDescriptor {
                 label: Some(draft.variant.file),
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
-            });
+            };
+            let what = format!("bindings of {}", draft.variant.file);
+            let bindings = gpu.make(&what, 0, |device| device.create_bind_group(&bindings)).await?;
             let (name, weight_bytes) = (draft.variant.file, draft.weight_bytes);
             dispatches.push(Dispatch { pipeline, bindings, groups: draft.groups, name, weight_bytes });
         }

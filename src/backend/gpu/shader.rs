@@ -78,13 +78,15 @@ impl Variant {
 
     /// The pipeline. Its one group of bindings is laid out as [`Variant::bindings`] says; the entry point is `main`.
     pub async fn pipeline(&self, gpu: &Gpu) -> Result<wgpu::ComputePipeline> {
-        gpu.check()?;
-        let device = gpu.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let text = self.text()?;
+        let what = format!("pipeline of {} {:?}", self.file, self.flags);
+        gpu.make(&what, 0, |device| self.compile(device, text, gpu.checked())).await
+    }
+
+    fn compile(&self, device: &wgpu::Device, text: String, checked: bool) -> wgpu::ComputePipeline {
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(self.file), source: wgpu::ShaderSource::Wgsl(Cow::Owned(text)) };
-        let module = if gpu.checked() {
+        let module = if checked {
             device.create_shader_module(descriptor)
         } else {
             // SAFETY: bounds and loops are as the host says, which checks all sizes before they reach a shader; the
@@ -103,21 +105,17 @@ impl Variant {
             bind_group_layouts: &[Some(&group)],
             immediate_size: 0,
         });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(self.file),
             layout: Some(&layout),
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[],
-                zero_initialize_workgroup_memory: gpu.checked(),
+                zero_initialize_workgroup_memory: checked,
             },
             cache: None,
-        });
-        match scope.pop().await {
-            None => Ok(pipeline),
-            Some(error) => Err(self.error(&error.to_string(), "a shader that compiles")),
-        }
+        })
     }
 
     fn error(&self, found: &str, expected: &str) -> Error {

@@ -4,8 +4,8 @@ use super::device::Gpu;
 use super::memory::buffer;
 use super::plan::{Node, Plan, View};
 use super::products::takes_integers;
-use crate::Result;
 use crate::program::{Program, Rows, SlotId};
+use crate::{Error, Result};
 use std::collections::HashMap;
 use wgpu::BufferUsages;
 
@@ -15,20 +15,43 @@ pub struct Slots {
     buffers: Vec<wgpu::Buffer>,
     /// Integers and scales of slots that products take in eight bits.
     rounded: HashMap<SlotId, (wgpu::Buffer, wgpu::Buffer)>,
+    most_outputs: u32,
 }
 
 /// Kernels for few tokens read this many rows whether or not they are there.
 const ROWS_AT_ONCE: u32 = 8;
+/// Logits of a large vocabulary for a whole chunk would take as much memory as some models do.
+const MOST_OUTPUT_BYTES: u64 = 64 << 20;
+
+/// How many rows, of at most `asked`, fit a binding in every buffer of a kind.
+pub fn rows_that_fit(gpu: &Gpu, plan: &Plan, kind: Rows, asked: u32) -> Result<u32> {
+    let strides = plan.buffers.iter().filter(|(_, rows)| *rows == kind).map(|(stride, _)| *stride);
+    let row_bytes = u64::from(strides.max().unwrap_or(0)).max(1) * 4;
+    let most_bytes = match kind {
+        Rows::Tokens => gpu.binding_bytes(),
+        Rows::Outputs => gpu.binding_bytes().min(MOST_OUTPUT_BYTES),
+    };
+    let rows = (most_bytes / row_bytes).min(asked.next_multiple_of(ROWS_AT_ONCE).into()) as u32;
+    match rows / ROWS_AT_ONCE * ROWS_AT_ONCE {
+        0 => Err(Error::Gpu {
+            subject: "binding for activations".into(),
+            found: format!("a limit of {most_bytes} bytes"),
+            expected: format!("at least {}, for {ROWS_AT_ONCE} rows", row_bytes * u64::from(ROWS_AT_ONCE)),
+        }),
+        rows => Ok(rows.min(asked)),
+    }
+}
 
 impl Slots {
     /// Buffers for batches of up to so many tokens.
     pub async fn new(gpu: &Gpu, program: &Program, plan: &Plan, tokens: u32) -> Result<Self> {
         let rows = u64::from(tokens.next_multiple_of(ROWS_AT_ONCE));
+        let most_outputs = rows_that_fit(gpu, plan, Rows::Outputs, tokens)?;
         let mut buffers = vec![];
         for (stride, kind) in &plan.buffers {
-            let what = match kind {
-                Rows::Tokens => "activations",
-                Rows::Outputs => "activations of outputs",
+            let (what, rows) = match kind {
+                Rows::Tokens => ("activations", rows),
+                Rows::Outputs => ("activations of outputs", most_outputs.next_multiple_of(ROWS_AT_ONCE).into()),
             };
             buffers.push(buffer(gpu, what, u64::from(*stride) * rows * 4, BufferUsages::STORAGE).await?);
         }
@@ -46,7 +69,12 @@ impl Slots {
                 rounded.insert(stack.input, (integers, scales));
             }
         }
-        Ok(Slots { views: plan.views.clone(), buffers, rounded })
+        Ok(Slots { views: plan.views.clone(), buffers, rounded, most_outputs })
+    }
+
+    /// How many outputs there is room for.
+    pub fn most_outputs(&self) -> usize {
+        self.most_outputs as usize
     }
 
     /// Where a slot lies.
