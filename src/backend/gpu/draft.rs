@@ -5,6 +5,7 @@ use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan, Stack};
 use super::products::{Epilogue, ProductKernel, ProductParams, takes_integers};
+use super::profile::ProductShape;
 use super::record::{Draft, Size};
 use super::rows::{
     self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
@@ -253,7 +254,9 @@ impl Drafting<'_> {
             let variant = kernel.variant.clone().for_gpu(self.gpu);
             let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
             let weight_bytes = part.quants.size() + part.scales.size();
-            drafts.list.push(Draft { weight_bytes, ..Draft::new(variant, params, &buffers, groups) });
+            let (kind, columns) = (matrix.layout.kind(), matrix.columns as u32);
+            let product = Some(ProductShape { kind, rows, columns, of_outputs: is_output });
+            drafts.list.push(Draft { weight_bytes, product, ..Draft::new(variant, params, &buffers, groups) });
         }
         drafts.rounded.remove(&stack.out);
         stack.products.iter().for_each(|product| _ = drafts.rounded.remove(&product.out));
