@@ -32,7 +32,8 @@ impl ProductShape {
 
 impl fmt::Display for ProductShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} x {}", self.kind, self.rows, self.columns)
+        let outputs = if self.of_outputs { ", outputs" } else { "" };
+        write!(f, "{} {} x {}{outputs}", self.kind, self.rows, self.columns)
     }
 }
 
@@ -203,7 +204,10 @@ mod tests {
         let table = profile.to_string();
         let width = table.lines().next().unwrap().chars().count();
         assert!(table.lines().all(|line| line.chars().count() == width), "{table}");
-        assert!(table.contains("| Q4_0 8 x 64 |          1 |        1.0 |  10.0% |    0.0 |      5.1 |"), "{table}");
+        assert!(
+            table.contains("| Q4_0 8 x 64          |          1 |        1.0 |  10.0% |    0.0 |      5.1 |"),
+            "{table}"
+        );
         assert!(table.lines().last().unwrap().contains("| all  "), "{table}");
     }
 }
