@@ -52,6 +52,70 @@ fn json_has_the_fields_of_llama_bench_and_its_own() {
     assert!((number(single, "read_share") / share - 1.0).abs() < 1e-6);
 }
 
+/// A profile on the GPU that is least trouble to test on, if it is there.
+fn profile(more: &[&str]) -> Option<std::process::Command> {
+    let name = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
+    let name = name.split(',').next().unwrap_or_default().to_owned();
+    let mut options = kiln::backend::gpu::GpuOptions::default();
+    options.name = Some(name.clone());
+    if let Err(error) = pollster::block_on(kiln::backend::gpu::Gpu::open(&options)) {
+        println!("skipped: no GPU {name}: {error}");
+        return None;
+    }
+    let device = format!("gpu:{name}");
+    let model = ["--synthetic", "llama-260k:f32", "--reps", "1", "--profile", "--device", &device];
+    example("bench", &[&model, more].concat())
+}
+
+#[test]
+fn a_profile_says_where_a_gpu_spends_its_time() {
+    let Some(command) = profile(&["--pp", "8", "--tg", "4", "--output", "json"]) else { return };
+    let rows: Vec<Value> = serde_json::from_str(&text(command)).unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, [tokens, depth]) in rows.iter().zip([[8, 0], [1, 8]]) {
+        for text in ["gpu_info", "backends", "gpu_type", "gpu_driver", "gpu_tiers"] {
+            assert!(!row[text].as_str().unwrap().is_empty(), "{text}");
+        }
+        for number in ["gpu_binding_bytes", "gpu_buffer_bytes", "gpu_workgroup_bytes", "gpu_workgroup_threads"] {
+            assert!(row[number].as_u64().unwrap() >= 256, "{number}: {row}");
+        }
+        assert!(row["gpu_subgroup_min"].as_u64().unwrap() <= row["gpu_subgroup_max"].as_u64().unwrap());
+        let profile = &row["profile"];
+        if row["gpu_timestamps"] == false {
+            assert!(profile["error"].as_str().unwrap().contains("timestamps"), "{profile}");
+            continue;
+        }
+        assert_eq!([&profile["n_tokens"], &profile["n_depth"]].map(|count| count.as_u64().unwrap()), [tokens, depth]);
+        assert!(profile["step_ns"].as_f64().unwrap() > 0.0);
+        let kernels = profile["kernels"].as_array().unwrap();
+        let sum = |name: &str| kernels.iter().map(|kernel| kernel[name].as_f64().unwrap()).sum::<f64>();
+        assert!((sum("ns") / profile["kernels_ns"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        let products: Vec<&Value> = kernels.iter().filter(|kernel| !kernel["weights"].is_null()).collect();
+        assert!(products.len() < kernels.len() && products.iter().all(|kernel| kernel["kernel"] != ""));
+        // Of the last of five layers, only queries, keys and values are computed for tokens without logits.
+        let (first, rest) = (128 * 64, 64 * 64 + 344 * 64 + 172 * 64);
+        let expected = (5 * first + 4 * rest) * tokens + rest + 512 * 64;
+        assert_eq!(sum("flops"), 2.0 * expected as f64);
+        assert!(sum("weight_bytes") > 0.95 * 4.0 * 260_032.0, "{profile}");
+    }
+    let Some(command) = profile(&["--pp", "4", "--tg", "0"]) else { return };
+    let said = text(command);
+    let has_table =
+        said.contains("| all ") && said.contains("One token behind 4: ") && said.contains("| F32 512 x 64, outputs |");
+    assert!(has_table || said.contains("has no timestamps"), "{said}");
+}
+
+#[test]
+fn a_profile_needs_a_gpu_and_a_place() {
+    for (more, named) in
+        [(&["--profile"][..], "--device gpu"), (&["--device", "gpu", "--profile", "--output", "csv"], "json")]
+    {
+        let Some(command) = bench(more) else { return };
+        let said = error(command, 1);
+        assert!(said.contains("--profile") && said.contains(named), "{said}");
+    }
+}
+
 #[test]
 fn tables_and_csv_have_a_row_a_test() {
     let lists = ["--pp", "8,0,16", "--tg", "4", "--depth", "0,40", "--reps", "1"];

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench (--model FILE | --synthetic SHAPE:QUANT [--write FILE]) [--pp 512] [--tg 128] [--depth 0] [--reps 5]
-//!       [--output md|json|csv] [--no-pack]
+//!       [--output md|json|csv] [--no-pack] [--profile]
 //!       [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
 //! ```
 //!
@@ -15,19 +15,27 @@
 //! weights (keys and values not among them), and the share is of what the same threads read when they only add up a
 //! buffer. A model that fits in a cache can have a share above 1.
 //!
-//! JSON and CSV name what llama-bench has too as llama-bench does.
+//! `--profile` then shows where the time goes on a GPU: the kernels of one chunk of the longest prompt, at the largest
+//! depth, and of one token behind it. Kernels are timed in passes of their own, so that together they can take longer than
+//! the step. They are products with a part of the weights, or without weights; GB/s are the bytes of weights.
+//!
+//! JSON and CSV name what llama-bench has too as llama-bench does, and the tables then go to where errors go. In JSON, a
+//! row has the profile of its kind of step.
 
+mod adapter;
 #[path = "../common/mod.rs"]
 mod common;
 mod measure;
+mod profile;
 mod report;
 mod synthetic;
 
 use clap::{ArgGroup, Parser};
 use kiln::backend::cpu::pool::Pool;
 use kiln::gguf::Gguf;
-use kiln::{LoadOptions, Model, model};
+use kiln::{Device, LoadOptions, Model, model};
 use measure::{Test, read_bandwidth};
+use profile::{CHUNK_TOKENS, Plan};
 use report::{Format, Report, Setting};
 use std::error::Error;
 use std::fs::File;
@@ -69,6 +77,9 @@ struct Args {
     /// Leave weights as they are in the file: slower, and half the memory.
     #[arg(long)]
     no_pack: bool,
+    /// Show where the time goes, kernel by kernel; on a GPU.
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     flags: common::Flags,
 }
@@ -80,14 +91,16 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let tests = tests(args);
     let mut options = args.flags.load_options()?.pack(!args.no_pack);
-    let needed = tests.iter().map(Test::positions).max().unwrap_or(1);
+    let plan = profile_plan(args, &options)?;
+    let needed = tests.iter().map(Test::positions).chain(plan.as_ref().map(Plan::positions)).max().unwrap_or(1);
     options.context = options.context.or(Some(needed));
     if tests.iter().any(|test| test.depth > 0) {
         // The tests at a depth start from forks of one session.
         options = options.sessions(2);
     }
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let pool = Pool::new(options.threads.unwrap_or(cores));
+    let threads = options.threads.unwrap_or(cores);
+    let pool = Pool::new(threads);
     let read_gb_per_s = read_bandwidth(&pool)?;
     eprintln!("{} threads read {read_gb_per_s:.1} GB/s", pool.threads());
 
@@ -95,14 +108,42 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (model, filename) = load(args, &options, &pool)?;
     drop(pool);
     eprintln!("{}: {}; ready after {:.2} s", model.facts(), model.memory(), start.elapsed().as_secs_f64());
+    let gpu = model.gpu().cloned();
+    if let Some(gpu) = &gpu {
+        eprintln!("{}", adapter::line(gpu));
+    }
 
-    let setting = Setting { model: &model, filename: &filename, packed: options.pack, read_gb_per_s };
-    let mut report = Report::new(args.output, setting);
+    let mut report = Report::new(args.output, Setting { model, filename, packed: options.pack, read_gb_per_s });
     for test in &tests {
-        let samples = test.run(&model, args.reps.get())?;
+        let samples = test.run(report.model(), args.reps.get())?;
         report.add(test, &samples)?;
     }
-    Ok(report.finish()?)
+    // The profile needs the model's place on the device.
+    let mut results = report.close();
+    if let (Some(plan), Some(gpu)) = (plan, gpu) {
+        match profile::obstacle(&gpu) {
+            Some(obstacle) => results.without_profile(&obstacle)?,
+            None => results.add_profile(&plan.run(&gpu, again(args, &Pool::new(threads))?, &options)?)?,
+        }
+    }
+    Ok(results.finish()?)
+}
+
+/// What `--profile` asks for.
+fn profile_plan(args: &Args, options: &LoadOptions) -> Result<Option<Plan>, String> {
+    if !args.profile {
+        return Ok(None);
+    }
+    if !matches!(options.device, Device::Gpu(_)) {
+        return Err("--profile: it is the kernels of a GPU that are timed, expected --device gpu too".into());
+    }
+    if args.output == Format::Csv {
+        return Err("--profile: CSV has no place for it, expected --output md or json".into());
+    }
+    let longest = |list: &[u32]| list.iter().copied().max().unwrap_or(0);
+    let prompt = longest(&args.pp).min(CHUNK_TOKENS);
+    let prompt = if prompt > 0 { prompt } else { CHUNK_TOKENS };
+    Ok(Some(Plan { depth: longest(&args.depth), prompt, reps: args.reps }))
 }
 
 /// At each depth, prompts and then single tokens.
@@ -117,22 +158,37 @@ fn tests(args: &Args) -> Vec<Test> {
 
 /// The model, and what to call it.
 fn load(args: &Args, options: &LoadOptions, pool: &Pool) -> Result<(Model, String), Box<dyn Error>> {
-    match (&args.model, &args.synthetic, &args.write) {
-        (Some(path), ..) => Ok((options.open(path)?, path.display().to_string())),
-        (None, Some(synthetic), Some(path)) => {
-            eprintln!("writing {synthetic} to {}: {:.2} GB", path.display(), gigabytes(synthetic));
-            write(synthetic, path, pool).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok((options.open(path)?, path.display().to_string()))
-        }
-        (None, Some(synthetic), None) => {
+    if let (Some(path), Some(synthetic)) = (&args.write, &args.synthetic) {
+        eprintln!("writing {synthetic} to {}: {:.2} GB", path.display(), gigabytes(synthetic));
+        write(synthetic, path, pool).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    match (path(args), &args.synthetic) {
+        (Some(path), _) => Ok((options.open(path)?, path.display().to_string())),
+        (None, Some(synthetic)) => {
             // What cannot run need not be made.
             model::trained_context(synthetic.without_weights()?.metadata())?;
-            eprintln!("making {synthetic}: {:.2} GB", gigabytes(synthetic));
-            let file: Gguf = synthetic.build(pool)?;
-            Ok((Model::load(file, options)?, format!("synthetic {synthetic}")))
+            Ok((Model::load(build(synthetic, pool)?, options)?, format!("synthetic {synthetic}")))
         }
-        (None, None, _) => Err("neither --model nor --synthetic".into()),
+        (None, None) => Err("neither --model nor --synthetic".into()),
     }
+}
+
+/// The model once more, for its profile.
+fn again(args: &Args, pool: &Pool) -> Result<Gguf, Box<dyn Error>> {
+    match (path(args), &args.synthetic) {
+        (None, Some(synthetic)) => Ok(build(synthetic, pool)?),
+        (path, _) => Ok(Gguf::open(path.unwrap_or(Path::new("")))?),
+    }
+}
+
+/// Where the model is, if it is in a file.
+fn path(args: &Args) -> Option<&Path> {
+    args.model.as_deref().or(args.write.as_deref())
+}
+
+fn build(synthetic: &Synthetic, pool: &Pool) -> kiln::Result<Gguf> {
+    eprintln!("making {synthetic}: {:.2} GB", gigabytes(synthetic));
+    synthetic.build(pool)
 }
 
 fn write(synthetic: &Synthetic, path: &Path, pool: &Pool) -> kiln::Result<()> {

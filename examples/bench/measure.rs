@@ -59,7 +59,7 @@ impl Test {
 
     /// Runs it `reps` times, and once before to warm up.
     pub fn run(&self, model: &Model, reps: u32) -> Result<Samples, Box<dyn Error>> {
-        let mut tokens = Tokens { state: 1, vocabulary: model.program().vocabulary as u64 };
+        let mut tokens = Tokens::new(model.program().vocabulary);
         let mut base = model.session();
         if self.depth > 0 {
             eprintln!("{}: {} tokens before", self.name(), self.depth);
@@ -93,13 +93,19 @@ impl Test {
 }
 
 /// Random tokens.
-struct Tokens {
+pub struct Tokens {
     state: u64,
     vocabulary: u64,
 }
 
 impl Tokens {
-    fn take(&mut self, count: u32) -> Vec<u32> {
+    /// Of a vocabulary of so many.
+    pub fn new(vocabulary: usize) -> Self {
+        Tokens { state: 1, vocabulary: vocabulary as u64 }
+    }
+
+    /// The next ones.
+    pub fn take(&mut self, count: u32) -> Vec<u32> {
         let mut next = || {
             self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((self.state >> 33) % self.vocabulary) as u32

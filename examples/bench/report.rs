@@ -1,6 +1,8 @@
 //! Results as a table for people, or as JSON or CSV with the field names of llama-bench.
 
+use crate::adapter;
 use crate::measure::{Samples, Test};
+use crate::profile::Step;
 use clap::ValueEnum;
 use kiln::Model;
 use serde_json::{Value, json};
@@ -18,20 +20,25 @@ pub enum Format {
 }
 
 /// What all tests have in common.
-pub struct Setting<'m> {
-    pub model: &'m Model,
-    pub filename: &'m str,
+pub struct Setting {
+    pub model: Model,
+    pub filename: String,
     pub packed: bool,
     /// What the same threads read, in GB/s, when they do nothing else.
     pub read_gb_per_s: f64,
 }
 
 /// Writes results as they come, JSON at the end.
-pub struct Report<'m> {
-    format: Format,
-    setting: Setting<'m>,
-    objects: Vec<Value>,
+pub struct Report {
+    setting: Setting,
     rows: usize,
+    results: Results,
+}
+
+/// Results without the model that they came from.
+pub struct Results {
+    format: Format,
+    objects: Vec<Value>,
 }
 
 /// What came of a test.
@@ -42,20 +49,26 @@ struct Outcome {
     gb_per_s: Option<f64>,
 }
 
-impl<'m> Report<'m> {
-    pub fn new(format: Format, setting: Setting<'m>) -> Self {
-        Report { format, setting, objects: vec![], rows: 0 }
+impl Report {
+    pub fn new(format: Format, setting: Setting) -> Self {
+        Report { setting, rows: 0, results: Results { format, objects: vec![] } }
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.setting.model
     }
 
     pub fn add(&mut self, test: &Test, samples: &Samples) -> io::Result<()> {
-        let outcome = Outcome::new(test, samples, self.setting.model);
-        match self.format {
-            Format::Md => self.table_row(test, &outcome)?,
+        let outcome = Outcome::new(test, samples, &self.setting.model);
+        self.table_row(test, &outcome)?;
+        match self.results.format {
+            Format::Md => {}
             Format::Json => {
                 let mut fields = self.fields(test, samples, &outcome);
                 fields.push(("samples_ns", json!(outcome.nanoseconds.iter().map(|&ns| ns as u64).collect::<Vec<_>>())));
                 fields.push(("samples_ts", json!(outcome.tokens_per_s)));
-                self.objects.push(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+                let object = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                self.results.objects.push(object);
             }
             Format::Csv => {
                 let fields = self.fields(test, samples, &outcome);
@@ -69,18 +82,14 @@ impl<'m> Report<'m> {
         Ok(())
     }
 
-    pub fn finish(self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.format == Format::Json {
-            serde_json::to_writer_pretty(&mut out, &self.objects)?;
-            writeln!(out)?;
-        }
-        out.flush()
+    /// Lets go of the model.
+    pub fn close(self) -> Results {
+        self.results
     }
 
     fn table_row(&self, test: &Test, outcome: &Outcome) -> io::Result<()> {
         let facts = self.setting.model.facts();
-        let mut out = io::stdout().lock();
+        let mut out = self.results.for_people();
         let width = facts.to_string().len();
         if self.rows == 0 {
             writeln!(
@@ -110,23 +119,19 @@ impl<'m> Report<'m> {
         out.flush()
     }
 
-    /// The fields that llama-bench has too, then the others.
     /// Of what the processor's memory can be read at; a GPU has its own.
     fn share(&self, outcome: &Outcome) -> Option<f64> {
         let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpu().is_none());
         speed.map(|speed| speed / self.setting.read_gb_per_s)
     }
 
+    /// The fields that llama-bench has too, then the others.
     fn fields(&self, test: &Test, samples: &Samples, outcome: &Outcome) -> Vec<(&'static str, Value)> {
-        let Setting { model, filename, packed, read_gb_per_s } = self.setting;
+        let Setting { model, filename, packed, read_gb_per_s } = &self.setting;
         let (facts, plan) = (model.facts(), model.memory());
-        vec![
-            ("cpu_info", json!(cpu_name())),
-            ("gpu_info", json!(gpu_name(model))),
-            ("backends", json!(backend(model))),
-            ("gpu_driver", json!(model.gpu().map_or(String::new(), |gpu| gpu.info().driver_info.clone()))),
-            ("gpu_tiers", json!(model.gpu().map_or(String::new(), |gpu| gpu.tiers().to_string()))),
-            ("gpu_binding_bytes", json!(model.gpu().map_or(0, |gpu| gpu.binding_bytes()))),
+        let mut fields = vec![("cpu_info", json!(cpu_name()))];
+        fields.extend(adapter::fields(model.gpu()));
+        fields.extend([
             ("model_filename", json!(filename)),
             ("model_type", json!(facts.to_string())),
             ("model_size", json!(facts.weight_bytes)),
@@ -151,7 +156,44 @@ impl<'m> Report<'m> {
             ("gb_per_s", json!(outcome.gb_per_s)),
             ("read_gb_per_s", json!(read_gb_per_s)),
             ("read_share", json!(self.share(outcome))),
-        ]
+        ]);
+        fields
+    }
+}
+
+impl Results {
+    /// Where tables go: where nobody else reads.
+    fn for_people(&self) -> Box<dyn Write> {
+        match self.format {
+            Format::Md => Box::new(io::stdout().lock()),
+            Format::Json | Format::Csv => Box::new(io::stderr().lock()),
+        }
+    }
+
+    /// Adds what profiles found.
+    pub fn add_profile(&mut self, [chunk, token]: &[Step; 2]) -> io::Result<()> {
+        write!(self.for_people(), "\n{chunk}\n{token}")?;
+        for object in &mut self.objects {
+            let is_prompt = object["n_prompt"].as_u64() > Some(0);
+            object["profile"] = if is_prompt { chunk.value() } else { token.value() };
+        }
+        Ok(())
+    }
+
+    /// Adds why there is no profile.
+    pub fn without_profile(&mut self, why: &str) -> io::Result<()> {
+        writeln!(self.for_people(), "\n{why}")?;
+        self.objects.iter_mut().for_each(|object| object["profile"] = json!({ "error": why }));
+        Ok(())
+    }
+
+    pub fn finish(self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.format == Format::Json {
+            serde_json::to_writer_pretty(&mut out, &self.objects)?;
+            writeln!(out)?;
+        }
+        out.flush()
     }
 }
 
@@ -211,14 +253,4 @@ fn utc(time: SystemTime) -> String {
     let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", era * 400 + year)
-}
-
-/// The adapter, if a GPU computes.
-fn gpu_name(model: &Model) -> String {
-    model.gpu().map_or(String::new(), |gpu| gpu.info().name.clone())
-}
-
-/// What a GPU is reached by, or that there is none.
-fn backend(model: &Model) -> String {
-    model.gpu().map_or("CPU".into(), |gpu| format!("{:?}", gpu.info().backend))
 }

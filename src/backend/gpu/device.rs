@@ -231,11 +231,14 @@ async fn adapters() -> Vec<wgpu::Adapter> {
 /// The adapter of this name, or the best.
 fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
     let name = options.name.as_deref();
-    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
-        wgpu::DeviceType::Cpu => 3,
+    let rank = |adapter: &wgpu::Adapter| {
+        let kind = match adapter.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+            wgpu::DeviceType::Cpu => 3,
+        };
+        (kind, !adapter.features().contains(wgpu::Features::SHADER_F16))
     };
     let is_asked_for = |adapter: &&wgpu::Adapter| {
         let info = adapter.get_info();

@@ -4,7 +4,8 @@ use super::device::Gpu;
 use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan, Stack};
-use super::products::{Epilogue, ProductKernel, ProductParams, takes_integers};
+use super::products::{Epilogue, FEW_TOKENS, ProductKernel, ProductParams, takes_integers};
+use super::profile::ProductShape;
 use super::record::{Draft, Size};
 use super::rows::{
     self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
@@ -234,9 +235,11 @@ impl Drafting<'_> {
         let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
         let nothing = &self.store.nothing;
         let outputs = self.outputs(stack.input);
+        let is_output = outputs == 1;
+        // A long batch mostly has one output, which needs no tiles: so there is a kernel for each number of them.
+        let mut most: Vec<u32> = [1, FEW_TOKENS].into_iter().filter(|&few| is_output && few < self.tokens).collect();
+        most.push(self.tokens);
         for part in &matrix.parts {
-            let kernel =
-                ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, self.tokens, epilogue, largest);
             let params = ProductParams {
                 columns: matrix.columns as u32,
                 row_units: matrix.row_units(),
@@ -263,11 +266,21 @@ impl Drafting<'_> {
                 bias.unwrap_or(nothing),
             ];
             buffers.extend(result.map(|(_, scales)| scales));
-            let (rows, is_output) = (part.rows, outputs == 1);
-            let variant = kernel.variant.clone().for_gpu(self.gpu);
-            let groups = move |size: Size| kernel.groups(rows, if is_output { size.outputs } else { size.tokens });
+            let rows = part.rows;
             let weight_bytes = part.quants.size() + part.scales.size();
-            drafts.list.push(Draft { weight_bytes, ..Draft::new(variant, params, &buffers, groups) });
+            let (kind, columns) = (matrix.layout.kind(), matrix.columns as u32);
+            let product = Some(ProductShape { kind, rows, columns, of_outputs: is_output });
+            for (place, &tokens) in most.iter().enumerate() {
+                let kernel =
+                    ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, tokens, epilogue, largest);
+                let variant = kernel.variant.clone().for_gpu(self.gpu);
+                let fewer = place.checked_sub(1).and_then(|before| most.get(before)).copied().unwrap_or(0);
+                let groups = move |size: Size| {
+                    let count = if is_output { size.outputs } else { size.tokens };
+                    if (fewer + 1..=tokens).contains(&count) { kernel.groups(rows, count) } else { [0; 3] }
+                };
+                drafts.list.push(Draft { weight_bytes, product, ..Draft::new(variant, params, &buffers, groups) });
+            }
         }
         drafts.wrote(stack.out, result.is_some());
         stack

@@ -6,6 +6,7 @@
 
 use super::device::Gpu;
 use super::memory::filled;
+use super::profile::{ProductShape, Timing};
 use super::shader::Variant;
 use crate::Result;
 use bytemuck::Pod;
@@ -36,6 +37,8 @@ pub struct Draft {
     pub groups: Groups,
     /// Bytes of weights that it reads.
     pub weight_bytes: u64,
+    /// What it multiplies with, if it is a product.
+    pub product: Option<ProductShape>,
 }
 
 impl Draft {
@@ -48,7 +51,7 @@ impl Draft {
     ) -> Self {
         let buffers = buffers.iter().copied().cloned().collect();
         let params = bytemuck::bytes_of(&params).to_vec();
-        Draft { variant, params, buffers, groups: Box::new(groups), weight_bytes: 0 }
+        Draft { variant, params, buffers, groups: Box::new(groups), weight_bytes: 0, product: None }
     }
 }
 
@@ -58,6 +61,7 @@ struct Dispatch {
     groups: Groups,
     name: &'static str,
     weight_bytes: u64,
+    product: Option<ProductShape>,
 }
 
 impl Dispatch {
@@ -168,8 +172,8 @@ impl Recording {
             };
             let what = format!("bindings of {}", draft.variant.file);
             let bindings = gpu.make(&what, 0, |device| device.create_bind_group(&bindings)).await?;
-            let (name, weight_bytes) = (draft.variant.file, draft.weight_bytes);
-            dispatches.push(Dispatch { pipeline, bindings, groups: draft.groups, name, weight_bytes });
+            let Draft { variant, groups, weight_bytes, product, .. } = draft;
+            dispatches.push(Dispatch { pipeline, bindings, groups, name: variant.file, weight_bytes, product });
         }
         Ok(Recording { dispatches })
     }
@@ -184,9 +188,16 @@ impl Recording {
         self.dispatches.iter().map(|dispatch| dispatch.name)
     }
 
-    /// The shader of each dispatch, and the bytes of weights that it reads.
-    pub fn costs(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.dispatches.iter().map(|dispatch| (dispatch.name, dispatch.weight_bytes))
+    /// What each dispatch does in a step, in no time.
+    pub fn costs(&self, size: Size) -> impl Iterator<Item = Timing> {
+        self.dispatches.iter().map(move |dispatch| Timing {
+            name: dispatch.name,
+            product: dispatch.product,
+            dispatches: 1,
+            seconds: 0.0,
+            weight_bytes: dispatch.weight_bytes,
+            flops: dispatch.product.map_or(0, |product| product.flops(size)),
+        })
     }
 
     /// Encodes some of the dispatches into one pass.
