@@ -143,7 +143,9 @@ pub(super) async fn profile(gpu: &Gpu, recording: &Recording, size: Size) -> Res
         let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&read(gpu, &target, bytes).await?);
         let period = f64::from(gpu.queue().get_timestamp_period()) * 1e-9;
         for (costs, [start, end]) in recording.costs(size).skip(first).zip(stamps.as_chunks().0) {
-            profile.add(Timing { seconds: end.saturating_sub(*start) as f64 * period, ..costs });
+            if let Some(costs) = costs {
+                profile.add(Timing { seconds: end.saturating_sub(*start) as f64 * period, ..costs });
+            }
         }
     }
     profile.timings.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

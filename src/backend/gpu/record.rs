@@ -188,15 +188,18 @@ impl Recording {
         self.dispatches.iter().map(|dispatch| dispatch.name)
     }
 
-    /// What each dispatch does in a step, in no time.
-    pub fn costs(&self, size: Size) -> impl Iterator<Item = Timing> {
-        self.dispatches.iter().map(move |dispatch| Timing {
-            name: dispatch.name,
-            product: dispatch.product,
-            dispatches: 1,
-            seconds: 0.0,
-            weight_bytes: dispatch.weight_bytes,
-            flops: dispatch.product.map_or(0, |product| product.flops(size)),
+    /// What each dispatch does in a step, in no time; none of those that have nothing to do.
+    pub fn costs(&self, size: Size) -> impl Iterator<Item = Option<Timing>> {
+        self.dispatches.iter().map(move |dispatch| {
+            let timing = Timing {
+                name: dispatch.name,
+                product: dispatch.product,
+                dispatches: 1,
+                seconds: 0.0,
+                weight_bytes: dispatch.weight_bytes,
+                flops: dispatch.product.map_or(0, |product| product.flops(size)),
+            };
+            (!(dispatch.groups)(size).contains(&0)).then_some(timing)
         })
     }
 
