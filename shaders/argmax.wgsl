@@ -1,7 +1,7 @@
-// The index of each row's largest number; of equals, the lowest.
+// Each row's largest number and its index; of equals, the lowest.
 //
 // Layout: the row is a view. The first pass writes a candidate for each of a row's `parts`, 4096 numbers long; the
-// second, with the flag MERGE, the best of those. Geometry: a workgroup of 256 lanes a part, then a row. CPU twin:
+// second, with the flag MERGE, the best of those, as the bits of the number and the index. Geometry: a workgroup of 256 lanes a part, then a row. CPU twin:
 // the greedy choice in `sampler/mod.rs`.
 
 #include "shared/rows.wgsl"
@@ -17,7 +17,7 @@ struct Params {
 
 #if MERGE
 @group(0) @binding(2) var<storage, read> candidates: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read_write> winners: array<u32>;
+@group(0) @binding(3) var<storage, read_write> winners: array<vec2<u32>>;
 #else
 @group(0) @binding(2) var<storage, read> values: array<u32>; // bits of numbers
 @group(0) @binding(3) var<storage, read_write> candidates: array<vec2<u32>>;
@@ -58,7 +58,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     #end
     if (lane == 0u) {
 #if MERGE
-        winners[row] = best[0].y;
+        winners[row] = vec2<u32>(bits_of(best[0].x), best[0].y);
 #else
         candidates[row * params.parts + workgroup.x] = best[0];
 #end

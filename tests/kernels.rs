@@ -423,9 +423,13 @@ fn argmax() {
         let [first, second] = params.kernels(rows as u32 + 2);
         let candidates = Data::Write(rows * params.parts as usize * 8);
         let candidates = on(gpu, &first, rows, &params, &[Data::Read(&slot.bytes()), candidates]);
-        let found = on(gpu, &second, rows, &params, &[Data::Read(&candidates[0]), Data::Write(rows * 4)]);
+        let found = on(gpu, &second, rows, &params, &[Data::Read(&candidates[0]), Data::Write(rows * 8)]);
+        let indices: Vec<u32> = words(&found[0]).chunks(2).map(|pair| pair[1]).collect();
         let expected: Vec<u32> = (0..rows).map(|row| in_order(slot.row(row))[0]).collect();
-        assert_eq!(words(&found[0]), expected, "argmax {rows} x {width} on {gpu:?}");
+        let numbers: Vec<u32> = words(&found[0]).chunks(2).map(|pair| pair[0]).collect();
+        let is_right = |(row, &bits): (usize, &u32)| f32::from_bits(bits) == slot.row(row)[expected[row] as usize];
+        assert!(numbers.iter().enumerate().all(is_right), "{numbers:?}");
+        assert_eq!(indices, expected, "argmax {rows} x {width} on {gpu:?}");
     });
 }
 

@@ -82,6 +82,21 @@ pub struct Sampler {
     scratch: Scratch,
 }
 
+/// How to guess a choice: see [`Sampler::guess`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guess {
+    /// How many of the likeliest tokens count.
+    pub keep: u32,
+    /// What logits are divided by; 0 takes the likeliest.
+    pub temperature: f32,
+    /// The likeliest that hold so much stay.
+    pub top_p: f32,
+    /// And those at least so likely, compared with the likeliest.
+    pub min_p: f32,
+    /// The number that one is drawn with.
+    pub uniform: f32,
+}
+
 /// What never changes, shared by clones.
 #[derive(Debug)]
 struct Setup {
@@ -231,6 +246,41 @@ impl Sampler {
         let repeated = if options.has_dry() { self.history.tokens().len().min(options.dry_last_n) } else { 0 };
         let lowered = biases.len() + self.history.counts().len() + repeated;
         Some(k.saturating_add(lowered).min(*n_vocab))
+    }
+
+    /// How to guess the next choice, without its history: what somebody needs to know who wants to go on before the
+    /// choice is made. `None` if it goes by more than top-k, top-p, min-p and the temperature; what suppresses tokens
+    /// does not count.
+    pub fn guess(&self) -> Option<Guess> {
+        self.guess_with(&mut self.rng.clone())
+    }
+
+    /// The same for the choice after the next one.
+    pub fn guess_after(&self) -> Option<Guess> {
+        let mut rng = self.rng.clone();
+        if !self.setup.options.is_greedy() {
+            rng.uniform();
+        }
+        self.guess_with(&mut rng)
+    }
+
+    fn guess_with(&self, rng: &mut Rng) -> Option<Guess> {
+        let options = &self.setup.options;
+        let SamplerOptions { temperature, top_p, min_p, .. } = *options;
+        if options.has_penalties() || options.has_dry() {
+            return None;
+        }
+        if options.is_greedy() {
+            return Some(Guess { keep: 1, temperature: 0.0, top_p: 1.0, min_p: 0.0, uniform: 0.0 });
+        }
+        let is_plain = options.mirostat == Mirostat::Off
+            && !options.has_sigma()
+            && options.typical_p >= 1.0
+            && options.xtc_probability <= 0.0
+            && options.temperature_range <= 0.0
+            && options.min_keep <= 1;
+        let keep = u32::try_from(options.top_k).unwrap_or(u32::MAX);
+        is_plain.then(|| Guess { keep, temperature, top_p, min_p, uniform: rng.uniform() as f32 })
     }
 
     /// The tokens that the last choice was made from, with the probabilities it was made by. The likeliest are first if

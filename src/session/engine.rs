@@ -1,15 +1,15 @@
 //! What computes for a model: the CPU or a GPU, behind one face.
 
-use crate::Result;
 use crate::backend::batch::Batch;
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
-use crate::backend::gpu::readback::wait;
-use crate::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions};
+use crate::backend::gpu::readback::{wait, wait_until};
+use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Wanted};
 use crate::cache::{Cache, Sequence};
 use crate::gguf::Gguf;
 use crate::options::{Device, LoadOptions};
 use crate::program::Program;
+use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What computes, with the pages of all sessions; whoever runs a batch holds them.
@@ -93,6 +93,48 @@ impl Engine {
         }
     }
 
+    /// The most tokens that run at once.
+    pub fn chunk_tokens(&self) -> usize {
+        match self {
+            Engine::Cpu(..) => usize::MAX,
+            Engine::Gpu { executor, .. } => lock(executor).chunk_tokens() as usize,
+        }
+    }
+
+    /// As many candidates as are wanted, if the engine can find so many of them.
+    pub fn candidates(&self, wanted: Option<usize>) -> Option<u32> {
+        let Engine::Gpu { executor, .. } = self else { return None };
+        let wanted = u32::try_from(wanted?).ok()?;
+        (wanted <= lock(executor).most_candidates()).then_some(wanted)
+    }
+
+    /// Whether steps may go ahead.
+    pub fn is_short(&self) -> bool {
+        matches!(self, Engine::Gpu { executor, .. } if lock(executor).is_short())
+    }
+
+    /// Begins a step that chooses; only where [`Engine::candidates`] are to be had.
+    pub fn begin(&self, input: Input, wanted: Wanted, sequence: &mut Sequence) -> Result<Ticket> {
+        let Engine::Gpu { gpu, executor, .. } = self else { return Err(no_gpu()) };
+        wait(gpu, lock(executor).begin(input, wanted, sequence))
+    }
+
+    /// Gives up a step.
+    pub fn forget(&self, ticket: Ticket) {
+        if let Engine::Gpu { executor, .. } = self {
+            lock(executor).forget(ticket);
+        }
+    }
+
+    /// Waits for a step.
+    pub fn finish(&self, ticket: Ticket) -> Result<Choice> {
+        let Engine::Gpu { gpu, executor, .. } = self else { return Err(no_gpu()) };
+        let submission = ticket.submission();
+        let (choice, arrival) = wait_until(gpu, &submission, ticket.finish(gpu))?;
+        lock(executor).end(arrival);
+        Ok(choice)
+    }
+
     /// Runs a batch.
     pub fn run(&self, batch: Batch, sequence: &mut Sequence) -> Result<Vec<f32>> {
         match self {
@@ -100,6 +142,10 @@ impl Engine {
             Engine::Gpu { gpu, executor, .. } => wait(gpu, lock(executor).run(batch, sequence)),
         }
     }
+}
+
+fn no_gpu() -> Error {
+    Error::Gpu { subject: "step".into(), found: "a model on the CPU".into(), expected: "one on a GPU".into() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

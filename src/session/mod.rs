@@ -19,6 +19,7 @@
 
 mod engine;
 mod memory;
+mod next;
 mod reply;
 
 use engine::Engine;
@@ -152,19 +153,27 @@ impl Model {
 
     /// Runs the tokens that are not in the cache yet, and returns the logits behind the last one.
     fn advance(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<Option<Vec<f32>>> {
-        let mut logits = None;
-        while state.sequence.len() < state.tokens.len() as u32 {
-            if cancelled() {
-                return Ok(None);
-            }
-            let rest = &state.tokens[state.sequence.len() as usize..];
-            let tokens = &rest[..rest.len().min(CHUNK_TOKENS)];
-            let last = tokens.len() == rest.len();
-            let outputs = [tokens.len() - 1];
-            let batch = Batch { tokens, outputs: if last { &outputs } else { &[] } };
-            logits = Some(self.shared.engine.run(batch, &mut state.sequence)?);
+        if !self.advance_to_last(state, cancelled)? {
+            return Ok(None);
         }
-        Ok(logits)
+        let tokens = &state.tokens[state.sequence.len() as usize..];
+        let outputs = &[tokens.len().saturating_sub(1)];
+        self.shared.engine.run(Batch { tokens, outputs }, &mut state.sequence).map(Some)
+    }
+
+    /// Runs the tokens that are not in the cache yet, but for the last ones, of which as many are left as run at once.
+    /// Returns whether it was not cancelled.
+    fn advance_to_last(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<bool> {
+        let chunk = self.shared.engine.chunk_tokens().min(CHUNK_TOKENS);
+        while let Some((tokens, _)) = state.tokens[state.sequence.len() as usize..].split_at_checked(chunk)
+            && state.sequence.len() as usize + chunk < state.tokens.len()
+        {
+            if cancelled() {
+                return Ok(false);
+            }
+            self.shared.engine.run(Batch { tokens, outputs: &[] }, &mut state.sequence)?;
+        }
+        Ok(!cancelled())
     }
 }
 

@@ -3,6 +3,7 @@
 //! The thread has the session's state while it runs and gives it back at the end, so a session can be used again as soon
 //! as its reply is dropped. Pieces of text come through a channel; a waker tells a task that polls the reply.
 
+use super::next::Next;
 use super::{Generate, Model, State, lost};
 use crate::error::{Error, Result};
 use crate::sampler::Sampler;
@@ -208,7 +209,11 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) -> State {
-        match self.generate() {
+        let mut next = Next::default();
+        let result = self.generate(&mut next);
+        // Only what was chosen is held.
+        let result = next.forget(&self.model, &mut self.state).and(result);
+        match result {
             Ok(finish) => *lock(&self.shared.finish) = Some(finish),
             Err(error) => self.send(Err(error)),
         }
@@ -218,7 +223,7 @@ impl Worker {
         state
     }
 
-    fn generate(&mut self) -> Result<Finish> {
+    fn generate(&mut self, next: &mut Next) -> Result<Finish> {
         let start = Instant::now();
         {
             let mut statistics = lock(&self.shared.statistics);
@@ -234,12 +239,13 @@ impl Worker {
                 return Ok(Finish::MaxTokens);
             }
             let cancel = self.cancel.clone();
-            let logits = self.model.advance(&mut self.state, || cancel.is_cancelled());
-            let Some(mut logits) = logits.inspect_err(|_| self.send_text(decoder.finish()))? else {
+            let more = self.how.max_tokens.is_none_or(|most| generated < most);
+            let (state, sampler) = (&mut self.state, &mut self.sampler);
+            let token = next.token(&self.model, state, sampler, || cancel.is_cancelled(), more);
+            let Some(token) = token.inspect_err(|_| self.send_text(decoder.finish()))? else {
                 self.send_text(decoder.finish());
                 return Ok(Finish::Cancelled);
             };
-            let token = self.sampler.sample(&mut logits)?;
             let first = *first.get_or_insert_with(Instant::now);
             {
                 let mut statistics = lock(&self.shared.statistics);

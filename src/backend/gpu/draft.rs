@@ -2,6 +2,7 @@
 
 use super::device::Gpu;
 use super::embed;
+use super::memory::EVEN_ROWS;
 use super::pages::Pages;
 use super::plan::{Node, Plan, Stack};
 use super::products::{Epilogue, FEW_TOKENS, ProductKernel, ProductParams, takes_integers};
@@ -228,9 +229,9 @@ impl Drafting<'_> {
             drafts.list.push(self.rows(params.kernel(1), params, &buffers, stack.input));
         }
         let largest = self.gpu.largest_subgroup();
-        let result = self
-            .only_rounded(index, stack.out)
-            .filter(|_| stack.gate.is_some() && rounded.is_some() && ProductKernel::rounds(self.tokens, largest));
+        let is_even = || matrix.parts.iter().all(|part| (part.first_row as usize).is_multiple_of(EVEN_ROWS));
+        let rounds = stack.gate.is_some() && ProductKernel::rounds(self.tokens, largest) && is_even();
+        let result = self.only_rounded(index, stack.out).filter(|_| rounds && rounded.is_some());
         let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate, quantize: result.is_some() };
         let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
         let nothing = &self.store.nothing;

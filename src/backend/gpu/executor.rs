@@ -4,9 +4,11 @@
 //! program is recorded for one token, for a few, and for a whole chunk of a prompt. A step then writes some small buffers,
 //! encodes one pass, submits it, and reads back the logits that were asked for.
 
+use super::choice::Chooser;
 use super::device::Gpu;
 use super::draft::Drafting;
 use super::draft_attention::partial_words;
+use super::flight::{Copy, Lane};
 use super::memory::buffer;
 use super::pages::Pages;
 use super::plan::Plan;
@@ -18,13 +20,13 @@ use super::step::StepBuffers;
 use super::store::Store;
 use crate::backend::batch::Batch;
 use crate::backend::weights::Weights;
-use crate::cache::{Cache, Sequence};
+use crate::cache::{Cache, PageCopy, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
 use crate::program::{Program, Rows};
 use crate::{Error, Result};
-use futures::future::join;
 use std::sync::Arc;
+use std::time::Duration;
 use wgpu::BufferUsages;
 
 /// How an executor works.
@@ -33,25 +35,28 @@ use wgpu::BufferUsages;
 pub struct GpuExecutorOptions {
     /// Tokens of a prompt that are run at once; fewer if activations of so many do not fit a binding.
     pub chunk_tokens: u32,
+    /// How long a submission takes at most, by what was measured. One dispatch cannot be cut.
+    pub submit_budget: Duration,
 }
 
 impl Default for GpuExecutorOptions {
     fn default() -> Self {
-        GpuExecutorOptions { chunk_tokens: 512 }
+        GpuExecutorOptions { chunk_tokens: 512, submit_budget: Duration::from_millis(50) }
     }
 }
 
 /// A program on a GPU, with its weights and the pages of a cache.
 pub struct GpuExecutor {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     weights: Weights,
-    step: StepBuffers,
+    pub(super) step: StepBuffers,
     slots: Slots,
     pages: Pages,
     store: Store,
-    /// The program, recorded for up to so many tokens, in ascending order.
-    recordings: Vec<(u32, Recording)>,
+    /// The program, recorded for several numbers of tokens, in ascending order.
+    pub(super) lanes: Vec<Lane>,
     pipelines: Pipelines,
+    pub(super) chooser: Option<Chooser>,
     chunk_tokens: u32,
     readback: Option<wgpu::Buffer>,
 }
@@ -78,12 +83,12 @@ impl GpuExecutor {
         let pages = Pages::new(gpu, cache, format).await?;
         let store = Store::new(gpu, &weights, &plan).await?;
         let pipelines = Pipelines::default();
-        let mut recordings: Vec<(u32, Recording)> = vec![];
+        let mut lanes: Vec<Lane> = vec![];
         let buckets = [1, 8, chunk_tokens];
         let words = buckets.map(|tokens| partial_words(program, cache, &pages, tokens)).into_iter().max().unwrap_or(0);
         let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
         for tokens in buckets {
-            if tokens <= chunk_tokens && recordings.last().is_none_or(|(before, _)| *before < tokens) {
+            if tokens <= chunk_tokens && lanes.last().is_none_or(|before| before.tokens < tokens) {
                 let drafting = Drafting {
                     gpu,
                     program,
@@ -96,12 +101,15 @@ impl GpuExecutor {
                     partials: &partials,
                     tokens,
                 };
-                recordings.push((tokens, Recording::new(gpu, &pipelines, &step.step, drafting.drafts()?).await?));
+                let recording = Recording::new(gpu, &pipelines, &step.step, drafting.drafts()?).await?;
+                lanes.push(Lane::new(tokens, recording, options.submit_budget));
             }
         }
+        let chooser = Chooser::new(gpu, &pipelines, program, &slots, &step).await?;
         let gpu = gpu.clone();
         log::info!("{} pipelines on {}", pipelines.len(), gpu.info().name);
-        Ok(GpuExecutor { gpu, weights, step, slots, pages, store, recordings, pipelines, chunk_tokens, readback: None })
+        let readback = None;
+        Ok(GpuExecutor { gpu, weights, step, slots, pages, store, lanes, pipelines, chooser, chunk_tokens, readback })
     }
 
     /// The program.
@@ -112,6 +120,11 @@ impl GpuExecutor {
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// The most tokens that run at once.
+    pub fn chunk_tokens(&self) -> u32 {
+        self.chunk_tokens
     }
 
     /// Bytes of weights on the device.
@@ -131,7 +144,7 @@ impl GpuExecutor {
 
     /// The shaders that a step of one token dispatches, in order.
     pub fn token_dispatches(&self) -> impl Iterator<Item = &'static str> {
-        self.recordings.iter().take(1).flat_map(|(_, recording)| recording.names())
+        self.lanes.iter().take(1).flat_map(|lane| lane.recording.names())
     }
 
     /// Runs a batch: the sequence, which is one of the cache that this was made for, grows by it. Returns the logits of
@@ -174,19 +187,18 @@ impl GpuExecutor {
     /// Runs a batch as [`GpuExecutor::run`] does, once, and says where the time went.
     pub async fn profile(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Profile> {
         let copies = batch.begin(self.program(), sequence)?;
-        let program = &self.weights.program;
-        let size = self.step.write(&self.gpu, batch, sequence, &program.ropes, &self.weights.angles);
+        let size = Size::of(batch);
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        copies.iter().for_each(|copy| self.pages.copy(&mut encoder, copy));
+        self.begin_step(&mut encoder, batch, sequence, &copies);
         self.gpu.queue().submit([encoder.finish()]);
-        let result = profile(&self.gpu, self.recording(size)?, size).await;
+        let lane = self.lane(size)?;
+        let result = profile(&self.gpu, &self.lanes[lane].recording, size).await;
         batch.end(sequence, result)
     }
 
-    /// What is recorded for batches of a size.
-    fn recording(&self, size: Size) -> Result<&Recording> {
-        let recording = self.recordings.iter().find(|(tokens, _)| *tokens >= size.tokens);
-        recording.map(|(_, recording)| recording).ok_or_else(|| Error::Gpu {
+    /// Which lane takes a batch of a size.
+    pub(super) fn lane(&self, size: Size) -> Result<usize> {
+        self.lanes.iter().position(|lane| lane.tokens >= size.tokens).ok_or_else(|| Error::Gpu {
             subject: "batch".into(),
             found: format!("{} tokens", size.tokens),
             expected: format!("at most {}", self.chunk_tokens),
@@ -195,7 +207,7 @@ impl GpuExecutor {
 
     async fn run_chunk(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         self.gpu.check()?;
-        // From the reservation of pages to the submission nothing waits, so that no copy of a page is ever left out.
+        // From the reservation of pages to the first submission nothing waits, so that no copy of a page is left out.
         let target = self.target(batch.outputs.len()).await?;
         let copies = batch.begin(self.program(), sequence)?;
         let result = self.steps(batch, sequence, &copies, target).await;
@@ -206,42 +218,42 @@ impl GpuExecutor {
         &mut self,
         batch: Batch<'_>,
         sequence: &Sequence,
-        copies: &[crate::cache::PageCopy],
+        copies: &[PageCopy],
         target: Option<(wgpu::Buffer, u64)>,
     ) -> Result<Vec<f32>> {
-        let program = &self.weights.program;
-        let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
-        let size = self.step.write(&self.gpu, batch, sequence, &program.ropes, &self.weights.angles);
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        for copy in copies {
-            self.pages.copy(&mut encoder, copy);
-        }
-        let recording = self.recording(size)?;
-        recording.encode(&mut encoder, 0..recording.len(), size);
-        if let (Some(output), Some((target, bytes))) = (program.output, &target) {
-            encoder.copy_buffer_to_buffer(self.slots.buffer(output), 0, target, 0, *bytes);
-        }
+        let logits = self.weights.program.output.zip(target.clone()).map(|(output, (target, bytes))| {
+            let source = self.slots.buffer(output).clone();
+            Copy { source, start: 0, target, at: 0, bytes }
+        });
         if target.is_some() {
             // Back when it has been read: one that is given up before may stay mapped, and is of no more use.
             self.readback = None;
         }
-        self.gpu.queue().submit([encoder.finish()]);
-        let logits = async {
-            match &target {
-                Some((buffer, bytes)) => read(&self.gpu, buffer, *bytes).await,
-                None => self.gpu.check().map(|()| vec![]),
-            }
+        let size = Size::of(batch);
+        let lane = self.lane(size)?;
+        let begin = |encoder: &mut wgpu::CommandEncoder| self.begin_step(encoder, batch, sequence, copies);
+        let flight = self.lanes[lane].submit(&self.gpu, size, begin, None, logits.as_slice()).await?;
+        let Some((buffer, bytes)) = target else {
+            self.gpu.check()?;
+            return flight.land(&self.gpu, async { Ok(vec![]) }).await.map(|(nothing, _)| nothing);
         };
-        let (complaint, logits) = join(scope.pop(), logits).await;
-        if let Some(error) = complaint {
-            let (found, expected) = (error.to_string(), "what the device accepts".into());
-            return Err(self.gpu.blame(Error::Gpu { subject: "step".into(), found, expected }));
-        }
-        let logits = self.without_padding(bytemuck::pod_collect_to_vec(&logits?));
-        if let Some((buffer, _)) = target {
-            self.readback = Some(buffer);
-        }
-        Ok(logits)
+        let (logits, landed) = flight.land(&self.gpu, read(&self.gpu, &buffer, bytes)).await?;
+        self.lanes[lane].learn(&landed);
+        self.readback = Some(buffer);
+        Ok(self.without_padding(bytemuck::pod_collect_to_vec(&logits)))
+    }
+
+    /// Writes what a step needs, and encodes the copies of pages.
+    pub(super) fn begin_step(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        batch: Batch,
+        sequence: &Sequence,
+        copies: &[PageCopy],
+    ) {
+        let Weights { program, angles, .. } = &self.weights;
+        self.step.write(&self.gpu, batch, sequence, &program.ropes, angles);
+        copies.iter().for_each(|copy| self.pages.copy(encoder, copy));
     }
 
     /// Rows of logits one after the other: on the device each begins at a multiple of four numbers.

@@ -16,6 +16,10 @@ const PIECE_BYTES: usize = 16 << 20;
 /// Pieces on their way at a time.
 const PIECES_IN_FLIGHT: usize = 3;
 
+/// Parts begin at multiples of so many rows, where that many fit a binding: so results that are rounded by units of 32 can
+/// be, though two rows make one of them.
+pub const EVEN_ROWS: usize = 64;
+
 /// A buffer of storage that kernels read and write, and that can be copied.
 ///
 /// # Errors
@@ -79,7 +83,9 @@ impl Matrix {
     ) -> Result<Matrix> {
         let (quant_bytes, scale_bytes) = (layout.quants_row_bytes(columns), layout.scales_row_bytes(columns));
         let largest = quant_bytes.max(scale_bytes).max(1) as u64;
-        let part_rows = (gpu.binding_bytes() / largest) as usize / together * together;
+        let fitting = (gpu.binding_bytes() / largest) as usize;
+        let together = if fitting >= EVEN_ROWS { together.next_multiple_of(EVEN_ROWS) } else { together };
+        let part_rows = fitting / together * together;
         if part_rows == 0 {
             return Err(Error::Gpu {
                 subject: format!("binding for {what}"),

@@ -11,19 +11,24 @@
 //! | [`products`], [`rows`], [`rotate`], [`attention`], [`embed`] | the kernels: shaders, parameters, workgroups |
 //! | `draft`, `draft_attention` | from a plan to dispatches |
 //! | `record` | dispatches, recorded once and replayed |
+//! | `pace`, `flight` | how much is submitted at once, and steps on their way |
 //! | `executor` | runs batches |
+//! | `choice` | the likeliest tokens, and a guess at the one that will be chosen |
 //! | [`profile`] | where the time goes |
 //! | [`readback`] | results back from the device |
 
 pub mod attention;
+mod choice;
 pub mod device;
 mod draft;
 mod draft_attention;
 pub mod embed;
 mod executor;
+mod flight;
 pub mod layout;
 mod ledger;
 pub mod memory;
+mod pace;
 mod pages;
 mod plan;
 pub mod products;
@@ -40,9 +45,11 @@ mod store;
 pub mod tiers;
 pub mod variants;
 
+pub use choice::{Arrival, Choice, Input, Ticket, Wanted};
 pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
 #[doc(hidden)]
 pub use ledger::Fault;
+pub use rows::Draw;
 pub use tiers::{TIERS, Tier, Tiers};
 pub use wgpu;

@@ -8,25 +8,55 @@ use futures::channel::oneshot;
 ///
 /// On native devices somebody has to poll for the future to complete: [`wait`] does both.
 pub async fn read(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
-    let slice = buffer.slice(..bytes);
-    let (sender, receiver) = oneshot::channel();
-    slice.map_async(wgpu::MapMode::Read, move |result| _ = sender.send(result));
-    let failed = |found: String| Error::Gpu { subject: "reading a buffer".into(), found, expected: "its bytes".into() };
-    gpu.hear(receiver).await?.map_err(|error| gpu.blame(failed(error.to_string())))?;
-    let copy = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?.to_vec();
-    buffer.unmap();
-    Ok(copy)
+    Reading::start(buffer, bytes).finish(gpu).await
+}
+
+/// The same in two steps: the bytes of a buffer, asked for when what fills it has been submitted, and there later.
+#[derive(Debug)]
+pub struct Reading {
+    buffer: wgpu::Buffer,
+    bytes: u64,
+    mapped: oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Reading {
+    /// Asks for the first so many bytes.
+    pub fn start(buffer: &wgpu::Buffer, bytes: u64) -> Self {
+        let (sender, mapped) = oneshot::channel();
+        buffer.slice(..bytes).map_async(wgpu::MapMode::Read, move |result| _ = sender.send(result));
+        Reading { buffer: buffer.clone(), bytes, mapped }
+    }
+
+    /// The bytes, when they are there.
+    pub async fn finish(self, gpu: &Gpu) -> Result<Vec<u8>> {
+        let failed =
+            |found: String| Error::Gpu { subject: "reading a buffer".into(), found, expected: "its bytes".into() };
+        gpu.hear(self.mapped).await?.map_err(|error| gpu.blame(failed(error.to_string())))?;
+        let slice = self.buffer.slice(..self.bytes);
+        let copy = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?.to_vec();
+        self.buffer.unmap();
+        Ok(copy)
+    }
 }
 
 /// Waits for what a future asks of the device: for callers that are not asynchronous themselves.
 pub fn wait<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
+    wait_as(gpu, future, wgpu::PollType::wait_indefinitely)
+}
+
+/// The same where the future asks for no more than one submission and those before it, while others may follow.
+pub fn wait_until<T>(gpu: &Gpu, submission: &wgpu::SubmissionIndex, future: impl Future<Output = T>) -> T {
+    wait_as(gpu, future, || wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
+}
+
+fn wait_as<T>(gpu: &Gpu, future: impl Future<Output = T>, how: impl Fn() -> wgpu::PollType) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     loop {
         if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
             return value;
         }
-        // Returns when everything submitted is done, and has then called the callbacks.
-        gpu.poll(wgpu::PollType::wait_indefinitely());
+        // Returns when that is done, and has then called the callbacks.
+        gpu.poll(how());
     }
 }

@@ -9,6 +9,7 @@ use super::memory::filled;
 use super::profile::{ProductShape, Timing};
 use super::shader::Variant;
 use crate::Result;
+use crate::backend::batch::Batch;
 use bytemuck::Pod;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -20,6 +21,13 @@ pub struct Size {
     pub tokens: u32,
     /// Tokens whose logits are asked for.
     pub outputs: u32,
+}
+
+impl Size {
+    /// That of a batch.
+    pub fn of(batch: Batch) -> Self {
+        Size { tokens: batch.tokens.len() as u32, outputs: batch.outputs.len() as u32 }
+    }
 }
 
 /// Workgroups for a step.
@@ -186,6 +194,16 @@ impl Recording {
     /// The shader of each dispatch.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.dispatches.iter().map(|dispatch| dispatch.name)
+    }
+
+    /// How much work each dispatch is in a step: operations of products, and little for what is not one.
+    pub fn works(&self, size: Size) -> impl Iterator<Item = f64> {
+        const OTHER_WORK: f64 = 1e6;
+        self.dispatches.iter().map(move |dispatch| match dispatch.product {
+            _ if (dispatch.groups)(size).contains(&0) => 0.0,
+            Some(product) => product.flops(size) as f64,
+            None => OTHER_WORK * f64::from(size.tokens),
+        })
     }
 
     /// What each dispatch does in a step, in no time; none of those that have nothing to do.

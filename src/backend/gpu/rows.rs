@@ -373,7 +373,7 @@ impl Gate {
     }
 }
 
-/// The index of each row's largest number.
+/// Each row's largest number and its index.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct ArgmaxParams {
@@ -395,7 +395,7 @@ impl ArgmaxParams {
     }
 
     /// Two passes, one after the other. The first reads the values and writes the candidates, which the second reads,
-    /// to write an index, as `u32`, for each row.
+    /// to write a pair of `u32`, the bits of the number and its index, for each row.
     pub fn kernels(&self, most_rows: u32) -> [Kernel; 2] {
         let variant = Variant::new("argmax.wgsl", "uurw");
         [
@@ -449,6 +449,37 @@ impl TopKParams {
     }
 }
 
+/// Draws one of the likeliest numbers of the first row.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct DrawParams {
+    /// How many there are, at most [`MOST_OF_A_ROW`].
+    pub candidates: u32,
+}
+
+impl DrawParams {
+    /// Reads a [`Draw`], a uniform, and what the last of [`TopKParams::rounds`] wrote; writes an index as `u32`.
+    pub fn kernel(&self) -> Kernel {
+        Kernel { variant: Variant::new("draw.wgsl", "uuurw"), groups: [1, 1, 1] }
+    }
+}
+
+/// What is drawn by, as `draw.wgsl` has it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct Draw {
+    /// How many of the likeliest candidates count.
+    pub keep: u32,
+    /// What logits are divided by; above 0.
+    pub temperature: f32,
+    /// The likeliest that hold so much stay.
+    pub top_p: f32,
+    /// And those at least so likely, compared with the likeliest.
+    pub min_p: f32,
+    /// A number from 0 to 1.
+    pub uniform: f32,
+}
+
 /// Every shader of this family, without tiers.
 pub(super) fn variants() -> Vec<Variant> {
     let all = [false, true];
@@ -475,6 +506,7 @@ pub(super) fn variants() -> Vec<Variant> {
         BiasParams::default().kernel(1),
         SelectParams::default().kernel(1),
         QuantizeParams::default().kernel(1),
+        DrawParams::default().kernel(),
     ];
     let choices = ArgmaxParams::default().kernels(1);
     // One round, which is first and last; then three, of which one is neither.

@@ -14,6 +14,7 @@ sources! {
     "attend_split.wgsl"
     "attend_tile.wgsl"
     "bias.wgsl"
+    "draw.wgsl"
     "embed.wgsl"
     "gate.wgsl"
     "mat_mul.wgsl"

@@ -68,8 +68,8 @@ impl StepBuffers {
     }
 
     /// Writes what a batch needs.
-    pub fn write(&self, gpu: &Gpu, batch: Batch, sequence: &Sequence, ropes: &[Rope], angles: &[Vec<f32>]) -> Size {
-        let size = Size { tokens: batch.tokens.len() as u32, outputs: batch.outputs.len() as u32 };
+    pub fn write(&self, gpu: &Gpu, batch: Batch, sequence: &Sequence, ropes: &[Rope], angles: &[Vec<f32>]) {
+        let size = Size::of(batch);
         let queue = gpu.queue();
         let step = Step { tokens: size.tokens, start: sequence.len(), outputs: size.outputs, unused: 0 };
         queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
@@ -93,6 +93,5 @@ impl StepBuffers {
                 .collect();
             queue.write_buffer(&self.turns, u64::from(start) * 8, bytemuck::cast_slice(&turns));
         }
-        size
     }
 }

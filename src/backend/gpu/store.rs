@@ -1,7 +1,7 @@
 //! The weights of a program on the device: matrices, stacked as the plan asks for, and vectors.
 
 use super::device::Gpu;
-use super::layout::{Layout, UNIT_COLUMNS};
+use super::layout::Layout;
 use super::memory::{Matrix, filled};
 use super::plan::{Node, Plan, Stack};
 use crate::Result;
@@ -77,8 +77,7 @@ impl Store {
             let (id, first, _) = parts[part];
             weights.row(id, first + row)
         };
-        // Parts of alternating rows begin where a unit of their results does.
-        let together = if alternate { 2 * UNIT_COLUMNS } else { 1 };
+        let together = if alternate { 2 } else { 1 };
         let matrix = Matrix::upload(gpu, &weight.name, layout, shape, together, source).await?;
         self.matrices.insert(key, matrix);
         Ok(())

@@ -1,0 +1,103 @@
+//! Which token comes next: computed, and chosen.
+//!
+//! On a GPU, where the sampler wants to see only the likeliest tokens, one step is always ahead: it begins with the
+//! token that the device expects to be chosen, while the host still waits to choose. If the choice is another, that step
+//! is forgotten.
+
+use super::{Model, State};
+use crate::Result;
+use crate::backend::gpu::{Draw, Input, Ticket, Wanted};
+use crate::sampler::{Guess, Sampler};
+
+/// What is on its way for one reply.
+#[derive(Debug, Default)]
+pub(super) struct Next {
+    /// The step that begins with the last token.
+    ahead: Option<Ticket>,
+}
+
+impl Next {
+    /// Chooses the token behind those of a state. `None` if it was cancelled. `more` says whether another may follow.
+    pub fn token(
+        &mut self,
+        model: &Model,
+        state: &mut State,
+        sampler: &mut Sampler,
+        cancelled: impl Fn() -> bool,
+        more: bool,
+    ) -> Result<Option<u32>> {
+        let engine = &model.shared.engine;
+        let Some(candidates) = engine.candidates(sampler.candidates_wanted()) else {
+            self.forget(model, state)?;
+            let logits = model.advance(state, cancelled)?;
+            return logits.map(|mut logits| sampler.sample(&mut logits)).transpose();
+        };
+        let before = state.sequence.len();
+        let result = self.step(model, state, sampler, cancelled, candidates, more);
+        if result.is_err() {
+            self.forget(model, state)?;
+            // What was computed is in doubt; if it cannot be taken back alone, all of it will be computed anew.
+            state.sequence.truncate(before).or_else(|_| state.sequence.truncate(0))?;
+        }
+        result
+    }
+
+    fn step(
+        &mut self,
+        model: &Model,
+        state: &mut State,
+        sampler: &mut Sampler,
+        cancelled: impl Fn() -> bool,
+        candidates: u32,
+        more: bool,
+    ) -> Result<Option<u32>> {
+        let engine = &model.shared.engine;
+        let guess = sampler.guess();
+        let wanted = Wanted { candidates, draw: guess.and_then(draw) };
+        let ticket = match self.ahead.take() {
+            // What it began with was chosen, and is held now.
+            Some(ticket) => {
+                state.sequence.commit(1)?;
+                ticket
+            }
+            None => {
+                if !model.advance_to_last(state, cancelled)? {
+                    return Ok(None);
+                }
+                let rest = &state.tokens[state.sequence.len() as usize..];
+                let count = rest.len() as u32;
+                let ticket = engine.begin(Input::Tokens(rest), wanted, &mut state.sequence)?;
+                state.sequence.commit(count)?;
+                ticket
+            }
+        };
+        if more && guess.is_some() && state.sequence.len() < model.context() && engine.is_short() {
+            // What is drawn behind it is drawn with the number after this one.
+            let following = Wanted { draw: sampler.guess_after().and_then(draw), ..wanted };
+            self.ahead = Some(engine.begin(Input::Guess(&ticket), following, &mut state.sequence)?);
+        }
+        let choice = engine.finish(ticket)?;
+        let token = sampler.sample_candidates(&choice.tokens, &choice.logits)?;
+        if token != choice.guess {
+            self.forget(model, state)?;
+        }
+        Ok(Some(token))
+    }
+
+    /// Gives up what is ahead.
+    pub fn forget(&mut self, model: &Model, state: &mut State) -> Result<()> {
+        match self.ahead.take() {
+            Some(ticket) => {
+                model.shared.engine.forget(ticket);
+                state.sequence.truncate(state.sequence.len())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// How the device draws what a sampler would choose; the likeliest needs no drawing.
+fn draw(guess: Guess) -> Option<Draw> {
+    let Guess { keep, temperature, top_p, min_p, uniform } = guess;
+    (temperature > 0.0).then_some(Draw { keep, temperature, top_p, min_p, uniform })
+}
