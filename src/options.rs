@@ -28,6 +28,9 @@ pub struct LoadOptions {
     pub pre_tokenizer: Option<String>,
     /// What computes.
     pub device: Device,
+    /// How long a GPU is kept busy by one submission, in milliseconds: less where other things are to be drawn with the
+    /// same device in between.
+    pub submit_budget_ms: u32,
 }
 
 /// What computes.
@@ -53,6 +56,7 @@ impl Default for LoadOptions {
             threads: None,
             pre_tokenizer: None,
             device: Device::Auto,
+            submit_budget_ms: 50,
         }
     }
 }
@@ -109,6 +113,13 @@ impl LoadOptions {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Sets [`LoadOptions::submit_budget_ms`].
+    #[must_use]
+    pub fn submit_budget_ms(mut self, milliseconds: u32) -> Self {
+        self.submit_budget_ms = milliseconds;
         self
     }
 

@@ -11,6 +11,7 @@ use crate::options::{Device, LoadOptions};
 use crate::program::Program;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What computes, with the pages of all sessions; whoever runs a batch holds them.
 #[derive(Debug)]
@@ -50,7 +51,8 @@ impl Engine {
     }
 
     fn on_gpu(gpu: &Gpu, file: Arc<Gguf>, program: Program, cache: &Cache, options: &LoadOptions) -> Result<Self> {
-        let how = GpuExecutorOptions::default();
+        let mut how = GpuExecutorOptions::default();
+        how.submit_budget = Duration::from_millis(options.submit_budget_ms.into());
         let executor = wait(gpu, GpuExecutor::new(gpu, file, program.clone(), cache, options.cache_format, how))?;
         let weight_bytes = executor.weight_bytes();
         Ok(Engine::Gpu { gpu: gpu.clone(), program, weight_bytes, executor: Box::new(Mutex::new(executor)) })
