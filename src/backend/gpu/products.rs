@@ -75,14 +75,7 @@ impl ProductKernel {
     ) -> Self {
         let few = tokens <= FEW_TOKENS;
         let file = if few { "mat_vec.wgsl" } else { "mat_mul.wgsl" };
-        let variant = layout
-            .configure(Variant::new(file, if epilogue.quantize { "uurrrrwrrw" } else { "uurrrrwrr" }))
-            .flag("INTEGER", integer)
-            .flag("TAIL", !columns.is_multiple_of(32))
-            .flag("BIAS", epilogue.bias)
-            .flag("ADD", epilogue.add)
-            .flag("GATE", epilogue.gate.is_some())
-            .flag("GELU", epilogue.gate == Some(Activation::Gelu));
+        let variant = Self::configured(file, layout, columns, epilogue).flag("INTEGER", integer);
         if !few {
             let pairs = if integer { 4 } else { 2 };
             // One subtraction for all tokens of a tile makes the offsets of some types go away.
@@ -112,6 +105,23 @@ impl ProductKernel {
             .constant("TOKENS", at_once);
         let teams = largest_subgroup.map_or(1, |largest| (lanes / largest).max(1));
         ProductKernel { variant, rows: teams * team_rows, tokens: at_once, few }
+    }
+
+    /// The kernel for more than [`FEW_TOKENS`] by units that multiply matrices, with activations in `f32`; the device has
+    /// [`Tier::Matrix`], and all its subgroups have so many lanes.
+    pub fn by_matrices(layout: &Layout, columns: usize, epilogue: Epilogue, subgroup: u32) -> Self {
+        let variant = Self::configured("mat_mul_matrix.wgsl", layout, columns, epilogue).constant("SUBGROUP", subgroup);
+        ProductKernel { variant, rows: 64, tokens: 64, few: false }
+    }
+
+    fn configured(file: &'static str, layout: &Layout, columns: usize, epilogue: Epilogue) -> Variant {
+        layout
+            .configure(Variant::new(file, if epilogue.quantize { "uurrrrwrrw" } else { "uurrrrwrr" }))
+            .flag("TAIL", !columns.is_multiple_of(32))
+            .flag("BIAS", epilogue.bias)
+            .flag("ADD", epilogue.add)
+            .flag("GATE", epilogue.gate.is_some())
+            .flag("GELU", epilogue.gate == Some(Activation::Gelu))
     }
 
     /// Whether there is a kernel that rounds gated pairs for up to so many tokens: the subgroups of a workgroup have to
@@ -163,6 +173,15 @@ pub(super) fn variants() -> Vec<Variant> {
                 }
             }
         }
+    }
+    for layout in super::layout::all() {
+        variants.push(ProductKernel::by_matrices(layout, 256, Epilogue::default(), 32).variant);
+    }
+    for epilogue in epilogues {
+        variants.extend(kinds.iter().filter_map(|&kind| {
+            let layout = Layout::of(kind).ok()?;
+            Some(ProductKernel::by_matrices(&layout, 331, epilogue, 32).variant)
+        }));
     }
     variants
 }

@@ -18,6 +18,7 @@ sources! {
     "embed.wgsl"
     "gate.wgsl"
     "mat_mul.wgsl"
+    "mat_mul_matrix.wgsl"
     "mat_vec.wgsl"
     "norm.wgsl"
     "quantize.wgsl"
