@@ -129,6 +129,26 @@ impl Chooser {
         let spare = vec![TicketBuffers::new(gpu).await?, TicketBuffers::new(gpu).await?];
         Ok(Some(Chooser { best, several, draw, candidates, guess, most, spare }))
     }
+
+    /// What finds the candidates, and draws one.
+    fn recording(&self, wanted: Wanted) -> &Recording {
+        if wanted.candidates == 1 && wanted.draw.is_none() { &self.best } else { &self.several }
+    }
+
+    /// What is kept of a step.
+    fn copies(&self, wanted: Wanted, buffers: &TicketBuffers) -> [Copy; 3] {
+        let copy = |(source, start): (&wgpu::Buffer, u64), target: &wgpu::Buffer, at, bytes| {
+            let (source, target) = (source.clone(), target.clone());
+            Copy { source, start, target, at, bytes }
+        };
+        // The likeliest is the first candidate, whose token lies behind the bits of its logit.
+        let guess = if wanted.draw.is_some() { (&self.guess, 0) } else { (&self.candidates, 4) };
+        [
+            copy(guess, &buffers.guess, 0, 4),
+            copy(guess, &buffers.target, GUESS_AT, 4),
+            copy((&self.candidates, 0), &buffers.target, 0, u64::from(wanted.candidates) * 8),
+        ]
+    }
 }
 
 impl TicketBuffers {
@@ -165,24 +185,32 @@ impl GpuExecutor {
             Input::Tokens(tokens) => tokens,
             Input::Guess(_) => &[0],
         };
-        let last = tokens.len().saturating_sub(1);
-        let batch = Batch { tokens, outputs: &[last] };
-        let (size, gpu) = (Size::of(batch), self.gpu.clone());
+        let batch = Batch { tokens, outputs: &[tokens.len().saturating_sub(1)] };
+        let size = Size::of(batch);
         let lane = self.lane(size)?;
-        let Some(chooser) = self.chooser.as_mut().filter(|chooser| (1..=chooser.most).contains(&wanted.candidates))
-        else {
-            return Err(Error::Gpu {
-                subject: "candidates".into(),
-                found: wanted.candidates.to_string(),
-                expected: format!("1 to {}", self.most_candidates()),
-            });
-        };
-        let buffers = match chooser.spare.pop() {
+        let gpu = self.gpu.clone();
+        let most = self.most_candidates();
+        let spare = self.chooser.as_mut().and_then(|chooser| chooser.spare.pop());
+        let buffers = match spare {
             Some(buffers) => buffers,
             None => TicketBuffers::new(&gpu).await?,
         };
-        let copies = batch.begin(self.program(), sequence)?;
-        match self.depart(input, batch, wanted, lane, &copies, &buffers, sequence).await {
+        let Some(chooser) = self.chooser.as_ref().filter(|_| (1..=most).contains(&wanted.candidates)) else {
+            let (found, expected) = (wanted.candidates.to_string(), format!("1 to {most}"));
+            return Err(Error::Gpu { subject: "candidates".into(), found, expected });
+        };
+        let (next, copies, draw) = (chooser.recording(wanted), chooser.copies(wanted, &buffers), &chooser.draw);
+        let page_copies = batch.begin(&self.weights.program, sequence)?;
+        let prepare = |encoder: &mut wgpu::CommandEncoder| {
+            self.begin_step(encoder, batch, sequence, &page_copies);
+            if let Input::Guess(ticket) = input {
+                encoder.copy_buffer_to_buffer(&ticket.buffers.guess, 0, &self.step.ids, 0, 4);
+            }
+            if let Some(wanted) = wanted.draw {
+                gpu.queue().write_buffer(draw, 0, bytemuck::bytes_of(&wanted));
+            }
+        };
+        match self.lanes[lane].submit(&gpu, size, prepare, Some(next), &copies).await {
             Ok(flight) => {
                 let reading = Reading::start(&buffers.target, GUESS_AT + 4);
                 Ok(Ticket { flight, reading, buffers, candidates: wanted.candidates, size })
@@ -192,47 +220,6 @@ impl GpuExecutor {
                 Err(error)
             }
         }
-    }
-
-    #[allow(clippy::too_many_arguments)] // all that a step is made of
-    async fn depart(
-        &self,
-        input: Input<'_>,
-        batch: Batch<'_>,
-        wanted: Wanted,
-        lane: usize,
-        copies: &[crate::cache::PageCopy],
-        buffers: &TicketBuffers,
-        sequence: &Sequence,
-    ) -> Result<Flight> {
-        let (Some(lane), Some(chooser)) = (self.lanes.get(lane), &self.chooser) else {
-            return Err(super::draft::missing());
-        };
-        let next = if wanted.candidates == 1 { &chooser.best } else { &chooser.several };
-        let begin = |encoder: &mut wgpu::CommandEncoder| {
-            self.begin_step(encoder, batch, sequence, copies);
-            if let Input::Guess(ticket) = input {
-                encoder.copy_buffer_to_buffer(&ticket.buffers.guess, 0, &self.step.ids, 0, 4);
-            }
-            if let Some(draw) = wanted.draw {
-                self.gpu.queue().write_buffer(&chooser.draw, 0, bytemuck::bytes_of(&draw));
-            }
-        };
-        // The likeliest is the first candidate, whose token lies behind the bits of its logit.
-        let guess = if wanted.draw.is_some() { (&chooser.guess, 0) } else { (&chooser.candidates, 4) };
-        let copy = |(source, start): (&wgpu::Buffer, u64), target: &wgpu::Buffer, at, bytes| Copy {
-            source: source.clone(),
-            start,
-            target: target.clone(),
-            at,
-            bytes,
-        };
-        let copies = [
-            copy(guess, &buffers.guess, 0, 4),
-            copy(guess, &buffers.target, GUESS_AT, 4),
-            copy((&chooser.candidates, 0), &buffers.target, 0, u64::from(wanted.candidates) * 8),
-        ];
-        lane.submit(&self.gpu, Size::of(batch), begin, Some(next), &copies).await
     }
 
     /// Gives up a step whose results nobody wants.

@@ -48,7 +48,7 @@ impl Default for GpuExecutorOptions {
 /// A program on a GPU, with its weights and the pages of a cache.
 pub struct GpuExecutor {
     pub(super) gpu: Gpu,
-    weights: Weights,
+    pub(super) weights: Weights,
     pub(super) step: StepBuffers,
     slots: Slots,
     pages: Pages,
@@ -107,7 +107,7 @@ impl GpuExecutor {
         }
         let chooser = Chooser::new(gpu, &pipelines, program, &slots, &step).await?;
         let gpu = gpu.clone();
-        log::info!("{} pipelines on {}", pipelines.len(), gpu.info().name);
+        log::info!("{} pipelines on {} in {:.2} s", pipelines.len(), gpu.info().name, pipelines.seconds());
         let readback = None;
         Ok(GpuExecutor { gpu, weights, step, slots, pages, store, lanes, pipelines, chooser, chunk_tokens, readback })
     }
@@ -140,6 +140,11 @@ impl GpuExecutor {
     /// Pipelines that have been compiled.
     pub fn pipelines(&self) -> usize {
         self.pipelines.len()
+    }
+
+    /// How long it took to compile them, on all threads; 0 where there is no clock.
+    pub fn pipeline_seconds(&self) -> f64 {
+        self.pipelines.seconds()
     }
 
     /// The shaders that a step of one token dispatches, in order.

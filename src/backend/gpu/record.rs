@@ -6,6 +6,7 @@
 
 use super::device::Gpu;
 use super::memory::filled;
+use super::pace::Moment;
 use super::profile::{ProductShape, Timing};
 use super::shader::Variant;
 use crate::Result;
@@ -87,6 +88,7 @@ impl Dispatch {
 #[derive(Default)]
 pub struct Pipelines {
     made: Mutex<HashMap<Variant, wgpu::ComputePipeline>>,
+    seconds: Mutex<f64>,
 }
 
 impl Pipelines {
@@ -98,9 +100,11 @@ impl Pipelines {
                 missing.push(&draft.variant);
             }
         }
+        let start = Moment::now();
         for (variant, pipeline) in missing.iter().zip(compile(gpu, &missing).await) {
             self.lock().insert((*variant).clone(), pipeline?);
         }
+        *self.seconds.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += start.seconds().unwrap_or(0.0);
         Ok(())
     }
 
@@ -111,6 +115,11 @@ impl Pipelines {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How long it took to make them; 0 where there is no clock.
+    pub fn seconds(&self) -> f64 {
+        *self.seconds.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
