@@ -411,7 +411,8 @@ fn rounded_fault(found: &[u8], truth: &[f32]) -> Option<String> {
         let sum_of = |bytes: &[u8]| bytes.iter().map(|&byte| f32::from(byte as i8)).sum::<f32>() * scale;
         let (first, second) = unit.split_at(16);
         for (sum, truth) in [(sum, sum_of(unit)), (low, sum_of(first)), (high, sum_of(second))] {
-            if (sum - truth).abs() > 1e-3 * scale {
+            let is_close = (sum - truth).abs() <= 1e-3 * scale;
+            if !is_close {
                 return Some(format!("a sum of {sum} in unit {at}, expected {truth}"));
             }
         }
@@ -444,4 +445,73 @@ fn lanes_fault(found: &[[u32; 4]], threads: usize, sizes: &RangeInclusive<u32>) 
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `shaders/check/lanes.wgsl` finds where lanes are in these subgroups.
+    fn found(subgroups: &[&[u32]]) -> Vec<[u32; 4]> {
+        let mut lanes = vec![[0; 4]; subgroups.concat().len()];
+        for subgroup in subgroups {
+            let (size, sum, last) = (subgroup.len() as u32, subgroup.iter().sum(), *subgroup.iter().max().unwrap());
+            for (place, &lane) in (0..).zip(*subgroup) {
+                lanes[lane as usize] = [place, size, sum, last];
+            }
+        }
+        lanes
+    }
+
+    #[test]
+    fn subgroups_are_runs_of_neighbours() {
+        let fault = |found: &[[u32; 4]]| lanes_fault(found, 16, &(4..=8));
+        let run = |from: u32, to: u32| Vec::from_iter(from..to);
+        let good = found(&[&run(0, 8), &run(8, 16)]);
+        assert_eq!(fault(&good), None);
+        // Which of its places a lane has does not matter.
+        assert_eq!(fault(&found(&[&[3, 2, 1, 0], &run(4, 8), &run(8, 12), &run(12, 16)])), None);
+        let even = |start: u32| Vec::from_iter((0..8).map(|i| start + 2 * i));
+        assert!(fault(&found(&[&even(0), &even(1)])).unwrap().contains("other than"));
+        // The sums are those of runs.
+        let mixed = found(&[&[0, 3, 4, 7, 8, 11, 12, 15], &[1, 2, 5, 6, 9, 10, 13, 14]]);
+        assert!(fault(&mixed).is_some());
+        assert!(fault(&found(&[&run(0, 16)])).unwrap().contains("16 lanes, expected 4 to 8"));
+        assert!(fault(&found(&[&run(0, 2), &run(2, 4), &run(4, 6), &run(6, 16)])).is_some());
+        let mut twice = good;
+        twice[3][0] = 2;
+        assert!(fault(&twice).unwrap().contains("place"));
+        // A workgroup may be smaller than a subgroup.
+        let small: Vec<[u32; 4]> = (0..16).map(|lane| [lane, 32, 120, 15]).collect();
+        assert_eq!(lanes_fault(&small, 16, &(4..=32)), None);
+        assert!(lanes_fault(&[[u32::MAX; 4]; 16], 16, &(4..=128)).is_some());
+    }
+
+    #[test]
+    fn wrong_numbers_are_seen() {
+        assert_eq!(error_above(EXACT, &[1.0, 2.0], &[1.0, 2.0]), None);
+        assert!(error_above(EXACT, &[1.0, 2.001], &[1.0, 2.0]).is_some());
+        assert!(error_above(ROUNDED, &[1.0, f32::NAN], &[1.0, 2.0]).is_some());
+        assert!(error_above(ROUNDED, &[1.0], &[1.0, 2.0]).is_some());
+        assert_eq!(words_fault(&[1, 2, 3], &[1, 2]), None);
+        assert!(words_fault(&[1, 3], &[1, 2]).unwrap().contains("at 1"));
+        assert!(words_fault(&[1], &[1, 2]).is_some());
+    }
+
+    #[test]
+    fn rounded_numbers_have_their_sums() {
+        let truth = vec![0.5; 5 * 35];
+        let found = |sum: f32| {
+            let mut bytes = [[127u8; 35].as_slice(), &[0; 29]].concat().repeat(5);
+            let scale = 0.5 / 127.0;
+            let units = [[scale, 16.0, 8.0, 8.0], [scale, 1.5, 1.5, sum]];
+            bytes.extend((0..5).flat_map(|_| units).flatten().flat_map(f32::to_le_bytes));
+            bytes
+        };
+        assert_eq!(rounded_fault(&found(0.0), &truth), None);
+        assert!(rounded_fault(&found(0.1), &truth).unwrap().contains("sum"));
+        assert!(rounded_fault(&found(f32::NAN), &truth).is_some());
+        assert!(rounded_fault(&[], &truth).is_some());
+        assert!(rounded_fault(&found(0.0), &vec![0.6; 5 * 35]).is_some());
+    }
 }
