@@ -53,6 +53,12 @@ fn what_software_devices_offer_is_on() {
 }
 
 #[test]
+fn devices_can_be_opened_in_tasks_that_move_between_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&Gpu::open(&GpuOptions::default()));
+}
+
+#[test]
 fn a_report_is_a_table() {
     let mut options = GpuOptions::default();
     options.without = Tiers::NONE.with(Tier::Dot);
