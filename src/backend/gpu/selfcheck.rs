@@ -16,8 +16,9 @@ use super::record::{Draft, Pipelines, Recording, Size};
 use super::tiers::{TIERS, Tier, Tiers};
 use super::trials::{TOKENS, Trial, trials};
 use crate::{Error, Result};
+use futures::lock::Mutex;
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 
 /// What is known of the tiers of a device.
 #[derive(Debug, Default)]
@@ -102,36 +103,36 @@ impl Verdicts {
 /// What answers depend on: the adapter and its driver, whether shaders keep their checks, the tiers that were tried.
 type Question = (wgpu::AdapterInfo, bool, Tiers);
 
-/// Answers: a reason against the last of the tiers, if there is one.
+/// Answers: a reason against the last of the tiers, if there is one. Whoever looks for one waits for those that are being
+/// found, so that devices that are opened side by side are not tried twice.
 static ANSWERS: LazyLock<Mutex<HashMap<Question, Option<String>>>> = LazyLock::new(Mutex::default);
-
-fn answers() -> MutexGuard<'static, HashMap<Question, Option<String>>> {
-    ANSWERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The reason against a tier, or plain WebGPU, if there is one.
 async fn verdict(gpu: &Gpu, tier: Option<Tier>, spoil: Option<Spoil>) -> Result<Option<String>> {
-    let question = (gpu.info().clone(), gpu.checked(), gpu.tiers());
-    if spoil.is_none() {
-        let known = answers().get(&question).cloned();
-        if let Some(answer) = known {
-            return Ok(answer);
-        }
+    if spoil.is_some() {
+        return answer(gpu, tier, spoil).await;
     }
-    let answer = match attempt(gpu, tier, spoil).await {
-        Err(Error::Gpu { subject, found, .. }) => Ok(Some(shortened(&format!("{subject}: {found}")))),
-        answer => answer,
-    };
-    let kept = match &answer {
-        Ok(reason) => Some(reason.clone()),
+    let question = (gpu.info().clone(), gpu.checked(), gpu.tiers());
+    let mut answers = ANSWERS.lock().await;
+    if let Some(answer) = answers.get(&question) {
+        return Ok(answer.clone());
+    }
+    let answer = answer(gpu, tier, None).await;
+    match &answer {
+        Ok(reason) => _ = answers.insert(question, reason.clone()),
         // Not to be tried again when the next device is opened.
-        Err(error @ Error::GpuLost { .. }) if tier.is_some() => Some(Some(error.to_string())),
-        Err(_) => None,
-    };
-    if let (Some(kept), None) = (kept, spoil) {
-        answers().insert(question, kept);
+        Err(error @ Error::GpuLost { .. }) if tier.is_some() => _ = answers.insert(question, Some(error.to_string())),
+        Err(_) => {}
     }
     answer
+}
+
+/// The same, found by trying. What the driver refuses is a reason, too.
+async fn answer(gpu: &Gpu, tier: Option<Tier>, spoil: Option<Spoil>) -> Result<Option<String>> {
+    match attempt(gpu, tier, spoil).await {
+        Err(Error::Gpu { subject, found, .. }) => Ok(Some(shortened(&format!("{subject}: {found}")))),
+        answer => answer,
+    }
 }
 
 /// Words of a driver, on one line.
