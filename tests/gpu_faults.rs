@@ -366,7 +366,7 @@ fn a_device_of_the_application_needs_nothing_beyond_webgpu() {
         }
         // No handler for errors either: what nobody catches panics.
         let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-        let gpu = Gpu::from_wgpu(&adapter, device, queue);
+        let gpu = pollster::block_on(Gpu::from_wgpu(&adapter, device, queue)).unwrap();
         for (tiny, vocabulary) in [(Tiny::new("llama"), 128), (Tiny::new("gemma3").vocabulary(131), 131)] {
             let (world, tokens) = (World::new(&tiny, 128), tokens(70, vocabulary));
             let logits = world.logits(&mut world.load(&gpu, 32).unwrap(), &tokens, &[37, 1, 5]).unwrap();

@@ -51,8 +51,8 @@ impl Engine {
     }
 
     fn on_gpu(gpu: &Gpu, file: Arc<Gguf>, program: Program, cache: &Cache, options: &LoadOptions) -> Result<Self> {
-        let mut how = GpuExecutorOptions::default();
-        how.submit_budget = Duration::from_millis(options.submit_budget_ms.into());
+        let submit_budget = Duration::from_millis(options.submit_budget_ms.into());
+        let how = GpuExecutorOptions { submit_budget, ..GpuExecutorOptions::default() };
         let executor = wait(gpu, GpuExecutor::new(gpu, file, program.clone(), cache, options.cache_format, how))?;
         let weight_bytes = executor.weight_bytes();
         Ok(Engine::Gpu { gpu: gpu.clone(), program, weight_bytes, executor: Box::new(Mutex::new(executor)) })

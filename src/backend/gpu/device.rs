@@ -1,7 +1,9 @@
 //! The device: which adapter is chosen, what is asked of it, and what of that it really has.
 
 use super::ledger::Ledger;
-use super::tiers::{Tier, Tiers};
+use super::report::{Report, TierState};
+use super::selfcheck::{Spoil, Verdicts};
+use super::tiers::{TIERS, Tier, Tiers};
 use crate::{Error, Result};
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -25,6 +27,9 @@ pub struct GpuOptions {
     pub checked: bool,
     /// The largest binding to use, if the device allows more.
     pub binding_bytes: Option<u64>,
+    /// What is to go wrong in the self-check of a tier, or of plain WebGPU; for tests.
+    #[doc(hidden)]
+    pub spoil: Vec<(Option<Tier>, Spoil)>,
 }
 
 /// A GPU that is open. Cloning gives another handle to the same one.
@@ -38,6 +43,8 @@ struct Shared {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     tiers: Tiers,
+    /// Why those and no others.
+    states: Vec<(Tier, TierState)>,
     checked: bool,
     binding_bytes: u64,
     lost: Lost,
@@ -57,33 +64,39 @@ pub struct Requirements {
 }
 
 impl Gpu {
-    /// Opens a device.
+    /// Opens a device, and tries what it offers: see [`Gpu::report`].
+    ///
+    /// The first time in a process, this takes as long as the driver needs to compile a dozen small shaders.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such device, or if it does not compute correctly even in plain WebGPU;
+    /// [`Error::GpuMemory`] if there is no room at all; [`Error::GpuLost`] if it is gone.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         let adapter = choose(&adapters().await, options)?;
-        let Requirements { features, limits } = Self::requirements(&adapter);
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("kiln"),
-            required_features: features,
-            required_limits: limits,
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..Default::default()
-        };
-        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Gpu {
-            subject: format!("adapter `{}`", adapter.get_info().name),
-            found: error.to_string(),
-            expected: "a device".into(),
-        })?;
-        // Without this handler wgpu panics. Errors that matter are caught where they arise.
-        device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-        Ok(Self::of(adapter.get_info(), device, queue, options))
+        let mut verdicts = Verdicts::default();
+        loop {
+            let (device, queue) = request(&adapter).await?;
+            // Without this handler wgpu panics. Errors that matter are caught where they arise.
+            device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
+            match Self::of(adapter.get_info(), device, queue, options).tried(options, &mut verdicts).await {
+                Err(Error::GpuLost { .. }) if verdicts.can_go_on() => {}
+                result => return result,
+            }
+        }
     }
 
-    /// Uses a device that the application has opened, with what [`Gpu::requirements`] names or less.
+    /// Uses a device that the application has opened, with what [`Gpu::requirements`] names or less, and tries what it
+    /// offers as [`Gpu::open`] does.
     ///
     /// The callback for the loss of the device, of which wgpu keeps one, becomes kiln's: an application that wants to
     /// know asks [`Gpu::check`].
-    pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Self::of(adapter.get_info(), device, queue, &GpuOptions::default())
+    ///
+    /// # Errors
+    /// As [`Gpu::open`]. If a tier makes the device go away while it is tried, kiln does not use that tier on the next
+    /// device that is made of the same adapter.
+    pub async fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
+        let options = GpuOptions::default();
+        Self::of(adapter.get_info(), device, queue, &options).tried(&options, &mut Verdicts::default()).await
     }
 
     /// What to ask an adapter for.
@@ -92,14 +105,50 @@ impl Gpu {
         Requirements { features: adapter.features() & wanted, limits: adapter.limits() }
     }
 
+    /// A device that is trusted with nothing beyond plain WebGPU.
     fn of(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let lost = listen(&device);
         let limit = device.limits().max_storage_buffer_binding_size.min(device.limits().max_buffer_size);
         let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(limit).min(MOST_BINDING_BYTES);
-        let tiers = Tiers::of(&device, &info).without(options.without);
-        log::info!("GPU {} ({:?}, {:?}): {tiers}", info.name, info.backend, info.device_type);
-        let (checked, ledger) = (options.checked, Mutex::default());
-        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, checked, binding_bytes, lost, ledger }) }
+        let (tiers, states, checked, ledger) = (Tiers::NONE, vec![], options.checked, Mutex::default());
+        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, states, checked, binding_bytes, lost, ledger }) }
+    }
+
+    /// The same device, with tiers that it turns out to be good for.
+    async fn tried(self, options: &GpuOptions, verdicts: &mut Verdicts) -> Result<Gpu> {
+        let had = Tiers::of(self.device(), self.info());
+        verdicts.complete(&self, had.without(options.without), &options.spoil).await?;
+        let state = |tier| match verdicts.reason_against(tier) {
+            _ if !had.has(tier) => TierState::NotOffered,
+            _ if options.without.has(tier) => TierState::TurnedOff,
+            Some(reason) => TierState::Dropped(reason.into()),
+            None => TierState::On,
+        };
+        let gpu = self.with(verdicts.trusted(), TIERS.map(|tier| (tier, state(tier))).into());
+        let info = gpu.info();
+        log::info!("GPU {} ({:?}, {:?}): {}", info.name, info.backend, info.device_type, gpu.tiers());
+        Ok(gpu)
+    }
+
+    /// The same device with other tiers, which are to be tried.
+    pub(super) fn with_tiers(&self, tiers: Tiers) -> Gpu {
+        self.with(tiers, vec![])
+    }
+
+    fn with(&self, tiers: Tiers, states: Vec<(Tier, TierState)>) -> Gpu {
+        let Shared { device, queue, info, checked, binding_bytes, lost, .. } = &*self.shared;
+        let shared = Shared {
+            device: device.clone(),
+            queue: queue.clone(),
+            info: info.clone(),
+            tiers,
+            states,
+            checked: *checked,
+            binding_bytes: *binding_bytes,
+            lost: lost.clone(),
+            ledger: Mutex::default(),
+        };
+        Gpu { shared: Arc::new(shared) }
     }
 
     /// The device.
@@ -115,6 +164,11 @@ impl Gpu {
     /// The adapter's name, driver and kind.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.shared.info
+    }
+
+    /// What this is, which tiers are in use, and why the others are not.
+    pub fn report(&self) -> Report {
+        Report::new(self, &self.shared.states)
     }
 
     /// The tiers in use.
@@ -173,7 +227,14 @@ impl Gpu {
     /// An error of something that failed, or that the device is gone if that is why.
     pub(super) fn blame(&self, error: Error) -> Error {
         self.poll(wgpu::PollType::wait_indefinitely());
-        self.check().err().unwrap_or(error)
+        match (self.check(), &error) {
+            (Err(lost), _) => lost,
+            // kiln destroys nothing; who destroys the device, elsewhere and at this moment, destroys its buffers first.
+            (Ok(()), Error::Gpu { found, .. }) if found.contains("has been destroyed") => {
+                Error::GpuLost { name: self.shared.info.name.clone(), reason: format!("Destroyed: {found}") }
+            }
+            (Ok(()), _) => error,
+        }
     }
 
     /// Lets callbacks be called.
@@ -226,6 +287,23 @@ async fn adapters() -> Vec<wgpu::Adapter> {
     descriptor.flags = wgpu::InstanceFlags::empty();
     descriptor.memory_budget_thresholds.for_resource_creation = Some(92);
     wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY).await
+}
+
+/// A device of an adapter.
+async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let Requirements { features, limits } = Gpu::requirements(adapter);
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("kiln"),
+        required_features: features,
+        required_limits: limits,
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    adapter.request_device(&descriptor).await.map_err(|error| Error::Gpu {
+        subject: format!("adapter `{}`", adapter.get_info().name),
+        found: error.to_string(),
+        expected: "a device".into(),
+    })
 }
 
 /// The adapter of this name, or the best.

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`device`], [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
+//! | `selfcheck`, `trials`, [`report`] | which of that a device is trusted with: what is tried, and what came out |
 //! | `ledger` | what has been made on a device, and how what fails is heard |
 //! | [`shader`], [`sources`], [`variants`] | from the texts of `shaders/` to pipelines; every shader that can be asked for |
 //! | [`layout`], [`memory`], `store` | how weights lie on the device, and their way there |
@@ -35,14 +36,17 @@ pub mod products;
 pub mod profile;
 pub mod readback;
 mod record;
+pub mod report;
 pub mod rotate;
 pub mod rows;
+mod selfcheck;
 pub mod shader;
 mod slots;
 pub mod sources;
 mod step;
 mod store;
 pub mod tiers;
+mod trials;
 pub mod variants;
 
 pub use choice::{Arrival, Choice, Input, Ticket, Wanted};
@@ -50,6 +54,9 @@ pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
 #[doc(hidden)]
 pub use ledger::Fault;
+pub use report::{Report, TierState};
 pub use rows::Draw;
+#[doc(hidden)]
+pub use selfcheck::Spoil;
 pub use tiers::{TIERS, Tier, Tiers};
 pub use wgpu;

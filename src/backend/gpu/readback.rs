@@ -33,7 +33,8 @@ impl Reading {
             |found: String| Error::Gpu { subject: "reading a buffer".into(), found, expected: "its bytes".into() };
         gpu.hear(self.mapped).await?.map_err(|error| gpu.blame(failed(error.to_string())))?;
         let slice = self.buffer.slice(..self.bytes);
-        let copy = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?.to_vec();
+        // The device may have gone since.
+        let copy = slice.get_mapped_range().map_err(|error| gpu.blame(failed(error.to_string())))?.to_vec();
         self.buffer.unmap();
         Ok(copy)
     }

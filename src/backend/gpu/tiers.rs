@@ -13,8 +13,18 @@ pub enum Tier {
     Dot,
 }
 
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Tier::Subgroups => "subgroups",
+            Tier::F16 => "f16",
+            Tier::Dot => "packed dot products",
+        })
+    }
+}
+
 /// A set of tiers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Tiers {
     bits: u8,
 }
@@ -66,13 +76,6 @@ impl Tiers {
 impl fmt::Display for Tiers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plain WebGPU")?;
-        TIERS.iter().filter(|&&tier| self.has(tier)).try_for_each(|tier| {
-            let name = match tier {
-                Tier::Subgroups => "subgroups",
-                Tier::F16 => "f16",
-                Tier::Dot => "packed dot products",
-            };
-            write!(f, ", {name}")
-        })
+        TIERS.iter().filter(|&&tier| self.has(tier)).try_for_each(|tier| write!(f, ", {tier}"))
     }
 }

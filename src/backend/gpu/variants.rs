@@ -1,7 +1,7 @@
 //! Every shader that can be asked for: so that tests can prove that other compilers take them, too.
 
 use super::shader::Variant;
-use super::{attention, embed, products, rotate, rows};
+use super::{attention, embed, products, rotate, rows, trials};
 use std::collections::HashSet;
 
 /// All variants, in all combinations of tiers that make a difference to their text.
@@ -10,6 +10,7 @@ pub fn all() -> Vec<Variant> {
         [rows::variants(), embed::variants(), products::variants(), attention::variants(), rotate::variants()];
     let mut texts = HashSet::new();
     let mut all: Vec<Variant> = families.into_iter().flatten().flat_map(tiers).collect();
+    all.extend(trials::variants());
     // What cannot be expanded stays, for whoever asks for its text to see why.
     all.retain(|variant| variant.text().map_or(true, |text| texts.insert(text)));
     all
