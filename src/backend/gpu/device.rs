@@ -3,6 +3,7 @@
 use super::ledger::Ledger;
 use super::report::{Report, TierState};
 use super::selfcheck::{Spoil, Verdicts};
+use super::shader::experiments_allowed;
 use super::tiers::{TIERS, Tier, Tiers};
 use crate::{Error, Result};
 use futures::FutureExt;
@@ -23,6 +24,8 @@ pub struct GpuOptions {
     pub no_emulation: bool,
     /// Tiers not to use, though the device has them.
     pub without: Tiers,
+    /// Whether to use units that multiply matrices, which wgpu has for experiments: a driver may not bear it.
+    pub matrices: bool,
     /// Whether shaders keep the checks of array bounds and loops that safe ones have. Slower; for tests.
     pub checked: bool,
     /// The largest binding to use, if the device allows more.
@@ -75,10 +78,11 @@ impl Gpu {
         let adapter = choose(&adapters().await, options)?;
         let mut verdicts = Verdicts::default();
         loop {
-            let (device, queue) = request(&adapter).await?;
+            let (device, queue) = request(&adapter, options).await?;
             // Without this handler wgpu panics. Errors that matter are caught where they arise.
             device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-            match Self::of(adapter.get_info(), device, queue, options).tried(options, &mut verdicts).await {
+            let gpu = Self::of(adapter.get_info(), device, queue, options);
+            match gpu.tried(&adapter, options, &mut verdicts).await {
                 Err(Error::GpuLost { .. }) if verdicts.can_go_on() => {}
                 result => return result,
             }
@@ -96,7 +100,7 @@ impl Gpu {
     /// device that is made of the same adapter.
     pub async fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
         let options = GpuOptions::default();
-        Self::of(adapter.get_info(), device, queue, &options).tried(&options, &mut Verdicts::default()).await
+        Self::of(adapter.get_info(), device, queue, &options).tried(adapter, &options, &mut Verdicts::default()).await
     }
 
     /// What to ask an adapter for.
@@ -115,8 +119,8 @@ impl Gpu {
     }
 
     /// The same device, with tiers that it turns out to be good for.
-    async fn tried(self, options: &GpuOptions, verdicts: &mut Verdicts) -> Result<Gpu> {
-        let had = Tiers::of(self.device(), self.info());
+    async fn tried(self, adapter: &wgpu::Adapter, options: &GpuOptions, verdicts: &mut Verdicts) -> Result<Gpu> {
+        let had = Tiers::of(self.device(), self.info(), &adapter.cooperative_matrix_properties());
         verdicts.complete(&self, had.without(options.without), &options.spoil).await?;
         let state = |tier| match verdicts.reason_against(tier) {
             _ if !had.has(tier) => TierState::NotOffered,
@@ -290,12 +294,15 @@ async fn adapters() -> Vec<wgpu::Adapter> {
 }
 
 /// A device of an adapter.
-async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+async fn request(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<(wgpu::Device, wgpu::Queue)> {
     let Requirements { features, limits } = Gpu::requirements(adapter);
+    let matrices = adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+    let experiments = options.matrices && !matrices.is_empty();
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("kiln"),
-        required_features: features,
+        required_features: if experiments { features | matrices } else { features },
         required_limits: limits,
+        experimental_features: if experiments { experiments_allowed() } else { Default::default() },
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
     };

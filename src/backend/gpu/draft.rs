@@ -2,6 +2,7 @@
 
 use super::device::Gpu;
 use super::embed;
+use super::layout::Layout;
 use super::memory::EVEN_ROWS;
 use super::pages::Pages;
 use super::plan::{Node, Plan, Stack};
@@ -14,6 +15,7 @@ use super::rows::{
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
+use super::tiers::Tier;
 use crate::cache::Cache;
 use crate::program::{Program, Rows, SlotId, WeightId};
 use crate::{Error, Result};
@@ -219,7 +221,7 @@ impl Drafting<'_> {
     fn product(&self, index: usize, stack: &Stack, drafts: &mut Drafts) -> Result<()> {
         let matrix = self.store.stack(self.program, stack).ok_or_else(missing)?;
         let bias = self.store.bias(self.program, stack);
-        let rounded = self.slots.rounded(stack.input).filter(|_| takes_integers(self.gpu, &matrix.layout));
+        let rounded = self.slots.rounded(stack.input).filter(|_| self.takes_integers(stack, &matrix.layout));
         if let Some((integers, scales)) = rounded
             && drafts.rounded.insert(stack.input)
         {
@@ -272,8 +274,11 @@ impl Drafting<'_> {
             let (kind, columns) = (matrix.layout.kind(), matrix.columns as u32);
             let product = Some(ProductShape { kind, rows, columns, of_outputs: is_output });
             for (place, &tokens) in most.iter().enumerate() {
-                let kernel =
-                    ProductKernel::new(rounded.is_some(), &matrix.layout, matrix.columns, tokens, epilogue, largest);
+                let (layout, columns) = (&matrix.layout, matrix.columns);
+                let kernel = match self.matrix_units(stack) {
+                    Some(subgroup) => ProductKernel::by_matrices(layout, columns, epilogue, subgroup),
+                    None => ProductKernel::new(rounded.is_some(), layout, columns, tokens, epilogue, largest),
+                };
                 let variant = kernel.variant.clone().for_gpu(self.gpu);
                 let fewer = place.checked_sub(1).and_then(|before| most.get(before)).copied().unwrap_or(0);
                 let groups = move |size: Size| {
@@ -293,11 +298,22 @@ impl Drafting<'_> {
         Ok(())
     }
 
+    /// The size of subgroups, if a product is computed by units for matrices: where there are many tokens, and mostly as
+    /// many of them are wanted.
+    fn matrix_units(&self, stack: &Stack) -> Option<u32> {
+        let is_long = self.tokens > FEW_TOKENS && self.outputs(stack.input) == 0;
+        self.gpu.largest_subgroup().filter(|_| is_long && self.gpu.has(Tier::Matrix))
+    }
+
+    fn takes_integers(&self, stack: &Stack, layout: &Layout) -> bool {
+        takes_integers(self.gpu, layout) && self.matrix_units(stack).is_none()
+    }
+
     /// What the slot that a node writes is rounded to, if all that follows takes it so.
     pub(super) fn only_rounded(&self, node: usize, slot: SlotId) -> Option<&(wgpu::Buffer, wgpu::Buffer)> {
         let takes = |stack: &Stack| {
             let matrix = self.store.stack(self.program, stack);
-            matrix.is_some_and(|matrix| takes_integers(self.gpu, &matrix.layout))
+            matrix.is_some_and(|matrix| self.takes_integers(stack, &matrix.layout))
         };
         let products = self.plan.products_of(node, slot).filter(|_| self.program.output != Some(slot))?;
         self.slots.rounded(slot).filter(|_| products.into_iter().all(takes))

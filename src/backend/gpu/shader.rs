@@ -127,6 +127,16 @@ impl Variant {
     }
 }
 
+/// What wgpu asks for before it lets anybody use what it has for experiments.
+pub(super) fn experiments_allowed() -> wgpu::ExperimentalFeatures {
+    // SAFETY: an application has asked for this by `GpuOptions::matrices`; one shader uses it, within the bounds of its
+    // memory, and the self-check runs that before it is trusted.
+    #[allow(unsafe_code)]
+    unsafe {
+        wgpu::ExperimentalFeatures::enabled()
+    }
+}
+
 fn entries(bindings: &str) -> Vec<wgpu::BindGroupLayoutEntry> {
     let entry = |(binding, kind)| wgpu::BindGroupLayoutEntry {
         binding,

@@ -11,6 +11,9 @@ pub enum Tier {
     F16,
     /// Products of four bytes with four bytes in one instruction.
     Dot,
+    /// Units that multiply matrices of 16 by 16 numbers. Experimental in wgpu, so only where
+    /// [`GpuOptions::matrices`](super::GpuOptions::matrices) asks for it.
+    Matrix,
 }
 
 impl fmt::Display for Tier {
@@ -19,6 +22,7 @@ impl fmt::Display for Tier {
             Tier::Subgroups => "subgroups",
             Tier::F16 => "f16",
             Tier::Dot => "packed dot products",
+            Tier::Matrix => "matrix units",
         })
     }
 }
@@ -30,16 +34,20 @@ pub struct Tiers {
 }
 
 /// All tiers, in order.
-pub const TIERS: [Tier; 3] = [Tier::Subgroups, Tier::F16, Tier::Dot];
+pub const TIERS: [Tier; 4] = [Tier::Subgroups, Tier::F16, Tier::Dot, Tier::Matrix];
 
 impl Tiers {
     /// No tier: plain WebGPU.
     pub const NONE: Tiers = Tiers { bits: 0 };
     /// All there are.
-    pub const ALL: Tiers = Tiers { bits: 7 };
+    pub const ALL: Tiers = Tiers { bits: 15 };
 
-    /// What a device has.
-    pub(super) fn of(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> Self {
+    /// What a device has; `matrices` are the sizes that its adapter multiplies.
+    pub(super) fn of(
+        device: &wgpu::Device,
+        info: &wgpu::AdapterInfo,
+        matrices: &[wgpu::CooperativeMatrixProperties],
+    ) -> Self {
         let features = device.features();
         let mut tiers = Tiers::NONE;
         if features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4 {
@@ -51,6 +59,22 @@ impl Tiers {
         // Every device computes these products; Apple's only by parts, which is slower than not using them.
         if info.backend != wgpu::Backend::Metal {
             tiers = tiers.with(Tier::Dot);
+        }
+        // The kernel is for one size of matrices, and for subgroups of one size; elsewhere wgpu's way there has gaps.
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let is_known = |matrix: &wgpu::CooperativeMatrixProperties| {
+            [matrix.m_size, matrix.n_size, matrix.k_size] == [16; 3] && (matrix.ab_type, matrix.cr_type) == (F16, F32)
+        };
+        let is_vulkan = info.backend == wgpu::Backend::Vulkan;
+        let is_one_size = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_max_size <= 64;
+        if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+            && is_vulkan
+            && is_one_size
+            && tiers.has(Tier::Subgroups)
+            && tiers.has(Tier::F16)
+            && matrices.iter().any(is_known)
+        {
+            tiers = tiers.with(Tier::Matrix);
         }
         tiers
     }

@@ -82,6 +82,7 @@ pub(super) async fn trials(gpu: &Gpu, tier: Option<Tier>) -> Result<Vec<Trial>> 
             }
             trials
         }
+        Some(Tier::Matrix) => vec![sample.matrices().await?],
     })
 }
 
@@ -173,6 +174,17 @@ impl<'g> Sample<'g> {
         let drafts = vec![self.tiles_draft(None, &out)];
         let expected = Expected::Numbers(self.products(&self.x), EXACT);
         Ok(Trial { what: "product for many tokens", drafts, results: vec![out], expected })
+    }
+
+    /// The product for many tokens by units for matrices, which round to 16 bits.
+    async fn matrices(&self) -> Result<Trial> {
+        let out = poisoned(self.gpu, TOKENS * ROWS * 4).await?;
+        let subgroup = self.gpu.largest_subgroup().unwrap_or(1);
+        let kernel = ProductKernel::by_matrices(&self.layout, COLUMNS as usize, Epilogue::default(), subgroup);
+        let groups = kernel.groups(ROWS, TOKENS);
+        let drafts = vec![self.product_draft(kernel.variant, groups, None, &[&out], ROWS)];
+        let expected = Expected::Numbers(self.products(&self.x), 1e-5);
+        Ok(Trial { what: "product by matrix units", drafts, results: vec![out], expected })
     }
 
     /// Activations that are rounded, and their product for few tokens.
