@@ -152,7 +152,7 @@ impl Drafting<'_> {
     }
 
     fn norm(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
-        let Node::Norm { kind, input, group, epsilon, weight, bias, out } = node else { return Ok(()) };
+        let Node::Norm { kind, addend, input, group, epsilon, weight, bias, out } = node else { return Ok(()) };
         let (width, in_place) = (self.width(*out), input == out);
         let length = weight.or(*bias).map_or(0, |id| self.program.weights[id.0].columns);
         let whole_row = length >= width as usize;
@@ -166,25 +166,32 @@ impl Drafting<'_> {
             weight_stride: if whole_row { *group as u32 } else { 0 },
             epsilon: *epsilon,
             input: self.view(*input),
-            addend: Default::default(),
+            addend: addend.map(|slot| self.view(slot)).unwrap_or_default(),
             output: self.view(*out),
         };
         let norm = rows::Norm {
             kind: *kind,
             in_place,
-            add: false,
+            add: addend.is_some(),
             weight: weight.is_some(),
             bias: bias.is_some(),
             quantize: rounded.is_some(),
         };
+        let input_slot = input;
         let [input, output] = [input, out].map(|slot| self.slots.buffer(*slot));
         let mut buffers = vec![];
-        buffers.extend((!in_place).then_some(input));
+        // What is added to is written.
+        buffers.extend((!in_place && addend.is_none()).then_some(input));
+        buffers.extend(addend.map(|slot| self.slots.buffer(slot)));
         buffers.extend(weight);
         buffers.extend(bias);
-        buffers.push(if in_place { input } else { output });
+        buffers.extend((in_place || addend.is_some()).then_some(input));
+        buffers.extend((!in_place).then_some(output));
         buffers.extend(rounded.iter().flat_map(|(integers, scales)| [integers, scales]));
         drafts.list.push(self.rows(params.kernel(norm, 1)?, params, &buffers, *out));
+        if addend.is_some() {
+            drafts.wrote(*input_slot, false);
+        }
         drafts.wrote(*out, rounded.is_some());
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::record::{Draft, Size};
 use super::rotate::{RotateBinding, RotateParams, Rotation};
 use crate::Result;
 use crate::cache::{CacheFormat, LayerPlace};
-use crate::program::{KeyValuesId, Program, RopeId, RopeStyle, SlotId};
+use crate::program::{KeyValuesId, Program, RopeId, RopeStyle, SlotId, WeightId};
 
 /// A slot that is turned: its heads' size, and how.
 type Turned = (SlotId, usize, RopeId);
@@ -28,7 +28,7 @@ impl Drafting<'_> {
     /// One dispatch for each slab, the first of which turns the queries too.
     pub(super) fn rotation(&self, node: &plan::Rotation) -> Result<Vec<Draft>> {
         let Some((keys, values, to)) = node.store else {
-            return node.turned.iter().map(|&turned| self.rotate(Some(turned), None, None)).collect();
+            return node.turned.iter().map(|&turned| self.rotate(Some(turned), None, None, None)).collect();
         };
         let queries = node.turned.iter().find(|(slot, ..)| *slot != keys).copied();
         let rope = node.turned.iter().find(|(slot, ..)| *slot == keys).map(|(.., rope)| *rope);
@@ -36,17 +36,23 @@ impl Drafting<'_> {
         let together = queries.filter(|(.., own)| Some(*own) == rope);
         let mut drafts = vec![];
         if let Some(queries) = queries.filter(|_| together.is_none()) {
-            drafts.push(self.rotate(Some(queries), None, None)?);
+            drafts.push(self.rotate(Some(queries), None, None, None)?);
         }
         let (place, pages) = self.pages_of(to)?;
         for slab in 0..pages.slabs.len() {
             let stored = Stored { keys, values, place, pages, slab };
-            drafts.push(self.rotate(together.filter(|_| slab == 0), rope, Some(stored))?);
+            drafts.push(self.rotate(together.filter(|_| slab == 0), rope, Some(stored), node.norm)?);
         }
         Ok(drafts)
     }
 
-    fn rotate(&self, turned: Option<Turned>, key_rope: Option<RopeId>, stored: Option<Stored>) -> Result<Draft> {
+    fn rotate(
+        &self,
+        turned: Option<Turned>,
+        key_rope: Option<RopeId>,
+        stored: Option<Stored>,
+        norm: Option<plan::HeadNorm>,
+    ) -> Result<Draft> {
         let rope_id = turned.map(|(.., rope)| rope).or(key_rope);
         let rope = rope_id.and_then(|id| self.program.ropes.get(id.0));
         let head_size = turned.map_or(0, |(_, head_size, _)| head_size as u32);
@@ -61,7 +67,7 @@ impl Drafting<'_> {
             query_heads,
             store: stored.is_some(),
             together: stored.is_some_and(|stored| shares(stored.keys) && shares(stored.values)),
-            norm: false,
+            norm: norm.is_some(),
             halves: rope.is_some_and(|rope| rope.style == RopeStyle::Halves),
             pairs: rope.map_or(0, |rope| (rope.dimensions / 2) as u32),
         };
@@ -81,6 +87,11 @@ impl Drafting<'_> {
             params.first_page = slab as u32 * pages.slab_pages;
             params.pages = pages.slab_pages;
         }
+        if let Some(plan::HeadNorm { queries, keys, epsilon }) = norm {
+            let length = |id: WeightId| self.program.weights[id.0].columns as u32;
+            (params.query_norm_length, params.key_norm_length) = (length(queries), length(keys));
+            params.epsilon = epsilon;
+        }
         let buffers = kernel.bindings().into_iter().skip(2).filter_map(|binding| match binding {
             RotateBinding::Queries => turned.map(|(slot, ..)| self.slots.buffer(slot)),
             RotateBinding::Cache => stored.and_then(|stored| stored.pages.slabs.get(stored.slab)),
@@ -88,7 +99,9 @@ impl Drafting<'_> {
             RotateBinding::Keys => stored.map(|stored| self.slots.buffer(stored.keys)),
             RotateBinding::Values => stored.map(|stored| self.slots.buffer(stored.values)),
             RotateBinding::Table => Some(&self.step.tables),
-            _ => None,
+            RotateBinding::QueryNorm => norm.and_then(|norm| self.store.vector(norm.queries)),
+            RotateBinding::KeyNorm => norm.and_then(|norm| self.store.vector(norm.keys)),
+            RotateBinding::Step | RotateBinding::Params => None,
         });
         let buffers: Vec<&wgpu::Buffer> = buffers.collect();
         let variant = kernel.variant()?.for_gpu(self.gpu);

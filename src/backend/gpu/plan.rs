@@ -5,7 +5,8 @@
 //! | matrices of one type times one input, into neighbouring slots | one product of a stacked matrix |
 //! | a product, then its sum with another slot | a product that adds |
 //! | two products, then a gated unit | a product of rows in pairs |
-//! | rotations of queries and keys, then the store | one rotation that stores |
+//! | norms of the heads of queries and keys, their rotations, then the store | one rotation that does all of it |
+//! | a sum of two slots, then its norm | a norm that adds first |
 //!
 //! A step is left out of its own node only if nobody else reads what it would have written. Slots that are written by
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
@@ -20,9 +21,10 @@ pub enum Node {
     Embed { table: WeightId, out: SlotId },
     /// Rows with outputs.
     Select { input: SlotId, out: SlotId },
-    /// As [`Op::Norm`].
+    /// As [`Op::Norm`], of the sum of two slots if there is one to be added first.
     Norm {
         kind: NormKind,
+        addend: Option<SlotId>,
         input: SlotId,
         group: usize,
         epsilon: f32,
@@ -51,7 +53,8 @@ impl Node {
     fn reads(&self) -> Vec<SlotId> {
         match self {
             Node::Embed { .. } => vec![],
-            Node::Select { input, .. } | Node::Norm { input, .. } => vec![*input],
+            Node::Select { input, .. } => vec![*input],
+            Node::Norm { input, addend, .. } => [*input].into_iter().chain(*addend).collect(),
             Node::Product(stack) => stack.add.then_some(stack.out).into_iter().collect(),
             Node::Rotate(rotation) => {
                 let stored = rotation.store.iter().flat_map(|(keys, values, _)| [*keys, *values]);
@@ -67,7 +70,8 @@ impl Node {
     /// The slots that it writes.
     fn writes(&self) -> Vec<SlotId> {
         match self {
-            Node::Embed { out, .. } | Node::Select { out, .. } | Node::Norm { out, .. } => vec![*out],
+            Node::Embed { out, .. } | Node::Select { out, .. } => vec![*out],
+            Node::Norm { out, input, addend, .. } => [*out].into_iter().chain(addend.map(|_| *input)).collect(),
             Node::Product(stack) if stack.add || stack.gate.is_some() => vec![stack.out],
             Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
@@ -96,10 +100,23 @@ pub struct Stack {
 /// What happens to queries, keys and values between their matrices and attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotation {
+    /// How the heads of queries and keys are normalised before.
+    pub norm: Option<HeadNorm>,
     /// Slots that are turned in place, and their heads' size.
     pub turned: Vec<(SlotId, usize, RopeId)>,
     /// Keys and values that are stored after that.
     pub store: Option<(SlotId, SlotId, KeyValuesId)>,
+}
+
+/// Norms of each head of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadNorm {
+    /// The weights for queries.
+    pub queries: WeightId,
+    /// Those for keys.
+    pub keys: WeightId,
+    /// Added before the root is taken.
+    pub epsilon: f32,
 }
 
 /// Where a slot lies.
@@ -160,11 +177,22 @@ impl Plan {
     fn take(&mut self, program: &Program, ops: &[&Op], at: usize) -> usize {
         let node = match ops[at] {
             Op::Linear { input, products } => return self.linear(program, ops, at, *input, products),
-            Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at),
+            Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at, None),
+            Op::Norm { .. } if let Some(norm) = head_norm(ops, at) => {
+                return 2 + self.rotation(ops, at + 2, Some(norm));
+            }
+            // A kernel binds no buffer twice.
+            &Op::Add { from, to }
+                if self.views[from.0].buffer != self.views[to.0].buffer
+                    && let Some(node) = added_norm(ops, at, from, to) =>
+            {
+                self.nodes.push(node);
+                return 2;
+            }
             Op::Embed { table, out } => Node::Embed { table: *table, out: *out },
             Op::Select { input, out } => Node::Select { input: *input, out: *out },
             &Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
-                Node::Norm { kind, input, group, epsilon, weight, bias, out }
+                Node::Norm { kind, addend: None, input, group, epsilon, weight, bias, out }
             }
             &Op::Attend { queries, over, heads, scale, softcap, out } => {
                 Node::Attend { queries, over, heads, scale, softcap, out }
@@ -231,8 +259,8 @@ impl Plan {
         before.buffer == view.buffer && before.start + width as u32 == view.start
     }
 
-    fn rotation(&mut self, ops: &[&Op], at: usize) -> usize {
-        let mut rotation = Rotation { turned: vec![], store: None };
+    fn rotation(&mut self, ops: &[&Op], at: usize, norm: Option<HeadNorm>) -> usize {
+        let mut rotation = Rotation { norm, turned: vec![], store: None };
         let mut count = 0;
         for op in &ops[at..] {
             match op {
@@ -250,6 +278,38 @@ impl Plan {
         }
         self.nodes.push(Node::Rotate(rotation));
         count
+    }
+}
+
+/// The norms of queries and keys from `at` on, if what follows turns both alike, and stores the keys.
+fn head_norm(ops: &[&Op], at: usize) -> Option<HeadNorm> {
+    let of_heads = |op: &Op| match *op {
+        Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight: Some(weight), bias: None, out } => {
+            (input == out).then_some((input, group, epsilon, weight))
+        }
+        _ => None,
+    };
+    let [first, second, turns_queries, turns_keys, store] = ops.get(at..at + 5)? else { return None };
+    let (queries, group, epsilon, query_weight) = of_heads(first)?;
+    let (keys, key_group, key_epsilon, key_weight) = of_heads(second)?;
+    let (Op::Rotate { slot: a, head_size, rope }, Op::Rotate { slot: b, head_size: key_size, rope: key_rope }) =
+        (turns_queries, turns_keys)
+    else {
+        return None;
+    };
+    let Op::Store { keys: stored, .. } = store else { return None };
+    let is_alike = (group, epsilon, head_size, rope) == (key_group, key_epsilon, key_size, key_rope);
+    let is_one = (*a, *b, *stored) == (queries, keys, keys) && group == *head_size;
+    (is_alike && is_one).then_some(HeadNorm { queries: query_weight, keys: key_weight, epsilon })
+}
+
+/// The norm of a sum, if one follows.
+fn added_norm(ops: &[&Op], at: usize, from: SlotId, to: SlotId) -> Option<Node> {
+    match **ops.get(at + 1)? {
+        Op::Norm { kind, input, group, epsilon, weight, bias, out } if input == to && out != to && out != from => {
+            Some(Node::Norm { kind, addend: Some(from), input, group, epsilon, weight, bias, out })
+        }
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::device::Gpu;
 use super::layout::Layout;
 use super::memory::{Matrix, filled};
-use super::plan::{Node, Plan, Stack};
+use super::plan::{Node, Plan, Rotation, Stack};
 use crate::Result;
 use crate::backend::weights::Weights;
 use crate::program::{Product, Program, WeightId};
@@ -42,6 +42,12 @@ impl Store {
                     for id in weight.iter().chain(bias) {
                         let buffer = filled(gpu, "vector", bytemuck::cast_slice(weights.vector(*id))).await?;
                         store.vectors.insert(*id, buffer);
+                    }
+                }
+                Node::Rotate(Rotation { norm: Some(norm), .. }) => {
+                    for id in [norm.queries, norm.keys] {
+                        let buffer = filled(gpu, "vector", bytemuck::cast_slice(weights.vector(id))).await?;
+                        store.vectors.insert(id, buffer);
                     }
                 }
                 _ => {}
