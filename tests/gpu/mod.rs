@@ -75,14 +75,23 @@ thread_local! {
     static PIPELINES: RefCell<ManuallyDrop<Pipelines>> = RefCell::default();
 }
 
-/// A kernel's pipeline, made once by each test: some drivers take seconds.
+/// How many pipelines a test keeps.
+const MOST_PIPELINES: usize = 16;
+
+/// A kernel's pipeline, made once for the cases of a test that follow each other: some drivers take seconds.
 fn pipeline(gpu: &Gpu, variant: &Variant) -> wgpu::ComputePipeline {
     let make = || {
         let pipeline = wait(gpu, variant.pipeline(gpu)).unwrap_or_else(|error| panic!("{gpu:?}: {error}"));
         (gpu.clone(), pipeline)
     };
     let key = (std::ptr::from_ref(gpu.device()), variant.clone());
-    PIPELINES.with_borrow_mut(|pipelines| pipelines.entry(key).or_insert_with(make).1.clone())
+    PIPELINES.with_borrow_mut(|pipelines| {
+        // Some drivers take a hundred megabytes for one, too.
+        if pipelines.len() >= MOST_PIPELINES {
+            pipelines.clear();
+        }
+        pipelines.entry(key).or_insert_with(make).1.clone()
+    })
 }
 
 /// Runs a kernel once, and returns what is at each binding that it writes, in order.
