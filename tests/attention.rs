@@ -305,10 +305,6 @@ impl Setting {
     fn run_tile(&self, gpu: &Gpu) {
         let Case { attention, tokens, .. } = self.case;
         let Some(variant) = attention.tile().unwrap() else { return };
-        // So many sums take this driver many seconds to put into registers.
-        if attention.page.value_size > 192 && gpu.info().name.contains("SwiftShader") {
-            return;
-        }
         let (step, queries, table) = (self.step(), self.query_bytes(), bytes_of_words(&self.table));
         let (params, sinks) = (self.params(0), self.sink_bytes());
         let mut data = vec![

@@ -221,14 +221,6 @@ fn row(kind: TensorType, columns: usize, random: &mut Random) -> Vec<u8> {
     blocks.collect::<Vec<_>>().concat()
 }
 
-/// SwiftShader's compiler takes minutes and gigabytes for some of these shaders: there only these types are tested, for
-/// one token, in its fastest tier.
-const COMMON: [TensorType; 2] = [TensorType::F32, TensorType::Q4_0];
-
-fn is_slow(gpu: &Gpu) -> bool {
-    gpu.info().name.contains("SwiftShader")
-}
-
 /// Columns that a type can have, few or more.
 fn columns(layout: &Layout, many: bool) -> usize {
     match (layout.is_float(), many) {
@@ -239,26 +231,46 @@ fn columns(layout: &Layout, many: bool) -> usize {
     }
 }
 
-#[test]
-fn every_type() {
+/// Some of the types, each for one token, few and many. Pipelines are what takes time, and tests run side by side.
+fn check_types(part: usize, parts: usize) {
     let mut random = Random(7);
     // What differs between types depends on no check: the fastest device of each name, and the plainest.
     let gpus: Vec<Gpu> = gpus().into_iter().filter(|gpu| !gpu.checked()).collect();
-    for layout in layout::all() {
-        for (tokens, many) in [(1, true), (5, false), (33, false)] {
+    for layout in layout::all().iter().skip(part).step_by(parts) {
+        for (tokens, many) in [(1, true), (3, false), (33, false)] {
             let shape = (19, columns(layout, many));
             let case = Case::new(*layout, shape, tokens, Epilogue::default(), &mut random);
-            for gpu in gpus.iter().filter(|gpu| !is_slow(gpu) || (tokens == 1 && COMMON.contains(&layout.kind()))) {
+            for gpu in &gpus {
                 let is_fast = gpu.has(Tier::Dot) && gpu.has(Tier::Subgroups);
                 let is_plain = !gpu.has(Tier::Dot) && !gpu.has(Tier::Subgroups);
                 if is_fast && !layout.is_float() {
                     case.check(gpu, true, 19);
-                } else if is_fast || (is_plain && !is_slow(gpu)) {
+                } else if is_fast || is_plain {
                     case.check(gpu, false, 8);
                 }
             }
         }
     }
+}
+
+#[test]
+fn every_fourth_type() {
+    check_types(0, 4);
+}
+
+#[test]
+fn every_fourth_type_from_the_second() {
+    check_types(1, 4);
+}
+
+#[test]
+fn every_fourth_type_from_the_third() {
+    check_types(2, 4);
+}
+
+#[test]
+fn every_fourth_type_from_the_last() {
+    check_types(3, 4);
 }
 
 #[test]
@@ -276,7 +288,7 @@ fn every_end_of_a_product_in_every_tier() {
         let layout = Layout::of(kind).unwrap();
         for (epilogue, tokens) in epilogues.iter().zip([1, 8, 40, 3]) {
             let case = Case::new(layout, shape, tokens, *epilogue, &mut random);
-            for gpu in gpus.iter().filter(|gpu| !is_slow(gpu)) {
+            for gpu in &gpus {
                 case.check(gpu, gpu.has(Tier::Dot) && !layout.is_float(), shape.0.div_ceil(2).next_multiple_of(2));
             }
         }
@@ -292,7 +304,7 @@ fn gated_pairs_that_are_rounded() {
         let epilogue = Epilogue { gate: Some(Activation::Silu), bias, quantize: true, ..Epilogue::default() };
         let case = Case::new(layout, (rows, 96), tokens, epilogue, &mut random);
         let can = |gpu: &&Gpu| gpu.has(Tier::Dot) && ProductKernel::rounds(tokens as u32, gpu.largest_subgroup());
-        for gpu in gpus.iter().filter(can).filter(|gpu| !is_slow(gpu) || (tokens == 1 && !gpu.checked())) {
+        for gpu in gpus.iter().filter(can) {
             case.check(gpu, true, 256);
         }
     }

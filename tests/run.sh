@@ -4,6 +4,10 @@
 # The GPU backend is tested on software Vulkan: Mesa's, which is installed if there is no driver at all and that is
 # possible without asking anybody, and SwiftShader, where the package chromium has brought it. Without any, this says what
 # to do, and the tests that need one say that they skip.
+#
+# Long tests run where KILN_GOLDEN names the folder of the large golden set, as .ci/run does. Not run by this, but by one
+# command each: tests/validate.sh, the kernels under the Khronos validation layer; and tests/pipelines.rs, what each
+# pipeline costs a driver.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -59,18 +59,16 @@ fn row_count() -> u32 {
 }
 
 #if !INTEGER
-// Four numbers of a token's activations; zeros behind the last.
+// Four numbers of a token's activations; zeros behind the last. Without a branch: this is inlined dozens of times, and
+// some compilers take minutes for as many branches.
 fn activation(token: u32, quad: u32) -> vec4<f32> {
+    let first = (params.x_start + token * params.x_stride) / 4u;
 #if TAIL
-    let column = quad * 4u;
-    if (column >= params.columns) {
-        return vec4<f32>(0.0);
-    }
-    let values = x[(params.x_start + token * params.x_stride) / 4u + quad];
-    let inside = vec4<u32>(column, column + 1u, column + 2u, column + 3u) < vec4<u32>(params.columns);
-    return select(vec4<f32>(0.0), values, inside);
+    let values = x[first + min(quad, (max(params.columns, 1u) - 1u) / 4u)];
+    let columns = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(0.0), values, columns < vec4<u32>(params.columns));
 #else
-    return x[(params.x_start + token * params.x_stride) / 4u + quad];
+    return x[first + quad];
 #end
 }
 #end

@@ -7,6 +7,9 @@
 use kiln::backend::gpu::readback::{read, wait};
 use kiln::backend::gpu::shader::Variant;
 use kiln::backend::gpu::{Gpu, GpuOptions, Tier, Tiers, wgpu};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 
 const GUARD_BYTES: u64 = 256;
 const GUARD: u8 = 0xa5;
@@ -64,9 +67,36 @@ pub fn gpus() -> Vec<Gpu> {
     gpus
 }
 
+/// Pipelines by their device's address, which stays while the handle beside them does, and variant.
+type Pipelines = HashMap<(*const wgpu::Device, Variant), (Gpu, wgpu::ComputePipeline)>;
+
+thread_local! {
+    // Never dropped: wgpu needs thread-local values of its own for that, which may be gone by then.
+    static PIPELINES: RefCell<ManuallyDrop<Pipelines>> = RefCell::default();
+}
+
+/// How many pipelines a test keeps.
+const MOST_PIPELINES: usize = 16;
+
+/// A kernel's pipeline, made once for the cases of a test that follow each other: some drivers take seconds.
+fn pipeline(gpu: &Gpu, variant: &Variant) -> wgpu::ComputePipeline {
+    let make = || {
+        let pipeline = wait(gpu, variant.pipeline(gpu)).unwrap_or_else(|error| panic!("{gpu:?}: {error}"));
+        (gpu.clone(), pipeline)
+    };
+    let key = (std::ptr::from_ref(gpu.device()), variant.clone());
+    PIPELINES.with_borrow_mut(|pipelines| {
+        // Some drivers take a hundred megabytes for one, too.
+        if pipelines.len() >= MOST_PIPELINES {
+            pipelines.clear();
+        }
+        pipelines.entry(key).or_insert_with(make).1.clone()
+    })
+}
+
 /// Runs a kernel once, and returns what is at each binding that it writes, in order.
 pub fn run(gpu: &Gpu, variant: &Variant, bindings: &[Data], groups: [u32; 3]) -> Vec<Vec<u8>> {
-    let pipeline = wait(gpu, variant.pipeline(gpu)).unwrap_or_else(|error| panic!("{gpu:?}: {error}"));
+    let pipeline = pipeline(gpu, variant);
     let device = gpu.device();
     let usage = |kind| match kind {
         'u' => wgpu::BufferUsages::UNIFORM,
