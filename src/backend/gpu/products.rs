@@ -166,7 +166,7 @@ pub(super) fn variants() -> Vec<Variant> {
     for layout in super::layout::all().iter().filter(|layout| kinds.contains(&layout.kind())) {
         let integers: &[bool] = if layout.is_float() { &[false] } else { &[false, true] };
         for (&integer, epilogue) in integers.iter().flat_map(|integer| epilogues.iter().map(move |e| (integer, *e))) {
-            for (columns, tokens) in [(256, 1), (256, 8), (256, 64), (331, 1)] {
+            for (columns, tokens) in [(256, 1), (256, 8), (256, 64), (331, 1), (331, 8), (331, 64)] {
                 add(integer, layout, columns, tokens, epilogue);
                 if integer && epilogue.gate.is_some() && tokens <= FEW_TOKENS {
                     add(integer, layout, columns, tokens, Epilogue { quantize: true, ..epilogue });
