@@ -6,7 +6,7 @@ mod gpu;
 use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};
 use kiln::backend::cpu::ops;
 use kiln::backend::gpu::layout::{self, Layout};
-use kiln::backend::gpu::products::{Epilogue, ProductKernel, ProductParams};
+use kiln::backend::gpu::products::{Epilogue, FEW_TOKENS, ProductKernel, ProductParams};
 use kiln::backend::gpu::rows::{QuantizeParams, View, quantized_bytes};
 use kiln::backend::gpu::{Gpu, Tier};
 use kiln::gguf::TensorType;
@@ -16,6 +16,8 @@ use kiln::quant::decode;
 /// DESIGN's bound where activations are rounded to eight bits; in floating point only sums differ in their order.
 const ROUNDED: f64 = 5e-4;
 const EXACT: f64 = 1e-10;
+/// Where both sides are rounded to 16 bits.
+const HALVED: f64 = 1e-5;
 
 struct Case {
     layout: Layout,
@@ -107,14 +109,11 @@ impl Case {
             }
             false => vec![x, vec![0; 16]],
         };
-        let kernel = ProductKernel::new(
-            integer,
-            &self.layout,
-            self.columns,
-            self.tokens as u32,
-            self.epilogue,
-            gpu.largest_subgroup(),
-        );
+        let (columns, tokens, largest) = (self.columns, self.tokens as u32, gpu.largest_subgroup());
+        let kernel = match largest.filter(|_| self.by_matrices(gpu, integer)) {
+            Some(subgroup) => ProductKernel::by_matrices(&self.layout, columns, self.epilogue, subgroup),
+            None => ProductKernel::new(integer, &self.layout, columns, tokens, self.epilogue, largest),
+        };
         let tables = self.layout.table().map_or(vec![0; 16], |table| bytes_of_words(&table));
         let bias = bytes_of(&self.bias);
         let results = if self.epilogue.gate.is_some() { self.rows / 2 } else { self.rows };
@@ -192,10 +191,19 @@ impl Case {
         out
     }
 
+    /// Whether units for matrices are used.
+    fn by_matrices(&self, gpu: &Gpu, integer: bool) -> bool {
+        gpu.has(Tier::Matrix) && !integer && self.tokens as u32 > FEW_TOKENS
+    }
+
     fn check(&self, gpu: &Gpu, integer: bool, part_rows: usize) {
         let (found, truth) = (self.run(gpu, integer, part_rows), self.truth());
         let error = nmse(&found, &truth);
-        let limit = if integer { ROUNDED } else { EXACT };
+        let limit = match (integer, self.by_matrices(gpu, integer)) {
+            (true, _) => ROUNDED,
+            (false, true) => HALVED,
+            (false, false) => EXACT,
+        };
         let Case { layout, rows, columns, tokens, epilogue, .. } = self;
         let kind = layout.kind();
         assert!(error < limit, "{kind} [{rows}, {columns}] x {tokens}, {epilogue:?}: NMSE {error:e} on {gpu:?}");
@@ -243,6 +251,9 @@ fn check_types(part: usize, parts: usize) {
             for gpu in &gpus {
                 let is_fast = gpu.has(Tier::Dot) && gpu.has(Tier::Subgroups);
                 let is_plain = !gpu.has(Tier::Dot) && !gpu.has(Tier::Subgroups);
+                if case.by_matrices(gpu, false) {
+                    case.check(gpu, false, 19);
+                }
                 if is_fast && !layout.is_float() {
                     case.check(gpu, true, 19);
                 } else if is_fast || is_plain {

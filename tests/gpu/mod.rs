@@ -54,6 +54,7 @@ pub fn gpus() -> Vec<Gpu> {
             options.name = Some(name.into());
             options.without = without;
             options.checked = checked;
+            options.matrices = true;
             match pollster::block_on(Gpu::open(&options)) {
                 Ok(gpu) if !seen.contains(&(gpu.tiers(), checked)) => {
                     seen.push((gpu.tiers(), checked));
