@@ -2,22 +2,15 @@
 
 use super::device::Gpu;
 use super::embed;
-use super::layout::Layout;
-use super::memory::EVEN_ROWS;
 use super::pages::Pages;
-use super::plan::{Node, Plan, Stack};
-use super::products::{Epilogue, FEW_TOKENS, ProductKernel, ProductParams, takes_integers};
-use super::profile::ProductShape;
+use super::plan::{Node, Plan};
 use super::record::{Draft, Size};
-use super::rows::{
-    self, AddParams, GateParams, Kernel, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
-};
+use super::rows::{self, AddParams, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
-use super::tiers::Tier;
 use crate::cache::Cache;
-use crate::program::{Program, Rows, SlotId, WeightId};
+use crate::program::{Activation, Program, Rows, SlotId, WeightId};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::collections::HashSet;
@@ -60,15 +53,15 @@ struct EmbedParams {
 }
 
 /// The dispatches so far.
-struct Drafts {
-    list: Vec<Draft>,
+pub(super) struct Drafts {
+    pub list: Vec<Draft>,
     /// Slots whose eight-bit form is that of what they hold.
-    rounded: HashSet<SlotId>,
+    pub rounded: HashSet<SlotId>,
 }
 
 impl Drafts {
     /// A slot was written, and its eight-bit form as well or not.
-    fn wrote(&mut self, slot: SlotId, rounded: bool) {
+    pub fn wrote(&mut self, slot: SlotId, rounded: bool) {
         match rounded {
             true => self.rounded.insert(slot),
             false => self.rounded.remove(&slot),
@@ -102,21 +95,7 @@ impl Drafting<'_> {
             }
             Node::Norm { .. } => self.norm(node, drafts)?,
             Node::Product(stack) => self.product(index, stack, drafts)?,
-            Node::Gate { activation, gate, up, out } => {
-                let in_place = gate == out;
-                let params = GateParams {
-                    outputs: self.outputs(*out),
-                    width: self.width(*out),
-                    gate: self.view(*gate),
-                    up: self.view(*up),
-                    output: self.view(*out),
-                };
-                let kernel = params.kernel(rows::Gate { activation: *activation, in_place, quantize: false }, 1);
-                let [gate, up, output] = [gate, up, out].map(|slot| self.slots.buffer(*slot));
-                let buffers = if in_place { vec![up, gate] } else { vec![gate, up, output] };
-                drafts.list.push(self.rows(kernel, params, &buffers, *out));
-                drafts.wrote(*out, false);
-            }
+            Node::Gate { activation, gate, up, out } => self.gate(*activation, [*gate, *up, *out], drafts),
             Node::Add { from, to } => {
                 let (outputs, width) = (self.outputs(*to), self.width(*to));
                 let params = AddParams { outputs, width, addend: self.view(*from), sum: self.view(*to) };
@@ -149,6 +128,22 @@ impl Drafting<'_> {
             }
         }
         Ok(())
+    }
+
+    fn gate(&self, activation: Activation, [gate, up, out]: [SlotId; 3], drafts: &mut Drafts) {
+        let in_place = gate == out;
+        let params = GateParams {
+            outputs: self.outputs(out),
+            width: self.width(out),
+            gate: self.view(gate),
+            up: self.view(up),
+            output: self.view(out),
+        };
+        let kernel = params.kernel(rows::Gate { activation, in_place, quantize: false }, 1);
+        let [gate, up, output] = [gate, up, out].map(|slot| self.slots.buffer(slot));
+        let buffers = if in_place { vec![up, gate] } else { vec![gate, up, output] };
+        drafts.list.push(self.rows(kernel, params, &buffers, out));
+        drafts.wrote(out, false);
     }
 
     fn norm(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
@@ -225,109 +220,14 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    fn product(&self, index: usize, stack: &Stack, drafts: &mut Drafts) -> Result<()> {
-        let matrix = self.store.stack(self.program, stack).ok_or_else(missing)?;
-        let bias = self.store.bias(self.program, stack);
-        let rounded = self.slots.rounded(stack.input).filter(|_| self.takes_integers(stack, &matrix.layout));
-        if let Some((integers, scales)) = rounded
-            && drafts.rounded.insert(stack.input)
-        {
-            let (outputs, width) = (self.outputs(stack.input), self.width(stack.input));
-            let params = QuantizeParams { outputs, width, values: self.view(stack.input) };
-            let buffers = [self.slots.buffer(stack.input), integers, scales];
-            drafts.list.push(self.rows(params.kernel(1), params, &buffers, stack.input));
-        }
-        let largest = self.gpu.largest_subgroup();
-        let is_even = || matrix.parts.iter().all(|part| (part.first_row as usize).is_multiple_of(EVEN_ROWS));
-        let rounds = stack.gate.is_some() && ProductKernel::rounds(self.tokens, largest) && is_even();
-        let result = self.only_rounded(index, stack.out).filter(|_| rounds && rounded.is_some());
-        let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate, quantize: result.is_some() };
-        let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
-        let nothing = &self.store.nothing;
-        let outputs = self.outputs(stack.input);
-        let is_output = outputs == 1;
-        // A long batch mostly has one output, which needs no tiles: so there is a kernel for each number of them.
-        let mut most: Vec<u32> = [1, FEW_TOKENS].into_iter().filter(|&few| is_output && few < self.tokens).collect();
-        most.push(self.tokens);
-        for part in &matrix.parts {
-            let params = ProductParams {
-                columns: matrix.columns as u32,
-                row_units: matrix.row_units(),
-                rows: part.rows,
-                first_row: part.first_row,
-                x_start: x.start,
-                x_stride: x.stride,
-                out_start: out.start,
-                out_stride: if result.is_some() { self.width(stack.out).div_ceil(32) } else { out.stride },
-                bias_start: 0,
-                outputs,
-            };
-            let activations = match rounded {
-                Some((integers, scales)) => [integers, scales],
-                None => [self.slots.buffer(stack.input), nothing],
-            };
-            let mut buffers = vec![
-                &part.quants,
-                &part.scales,
-                activations[0],
-                activations[1],
-                result.map_or(self.slots.buffer(stack.out), |(integers, _)| integers),
-                matrix.tables.as_ref().unwrap_or(nothing),
-                bias.unwrap_or(nothing),
-            ];
-            buffers.extend(result.map(|(_, scales)| scales));
-            let rows = part.rows;
-            let weight_bytes = part.quants.size() + part.scales.size();
-            let (kind, columns) = (matrix.layout.kind(), matrix.columns as u32);
-            let product = Some(ProductShape { kind, rows, columns, of_outputs: is_output });
-            for (place, &tokens) in most.iter().enumerate() {
-                let (layout, columns) = (&matrix.layout, matrix.columns);
-                let kernel = match self.matrix_units(stack) {
-                    Some(subgroup) => ProductKernel::by_matrices(layout, columns, epilogue, subgroup),
-                    None => ProductKernel::new(rounded.is_some(), layout, columns, tokens, epilogue, largest),
-                };
-                let variant = kernel.variant.clone().for_gpu(self.gpu);
-                let fewer = place.checked_sub(1).and_then(|before| most.get(before)).copied().unwrap_or(0);
-                let groups = move |size: Size| {
-                    let count = if is_output { size.outputs } else { size.tokens };
-                    if (fewer + 1..=tokens).contains(&count) { kernel.groups(rows, count) } else { [0; 3] }
-                };
-                drafts.list.push(Draft { weight_bytes, product, ..Draft::new(variant, params, &buffers, groups) });
-            }
-        }
-        drafts.wrote(stack.out, result.is_some());
-        stack
-            .products
-            .iter()
-            .map(|product| product.out)
-            .filter(|out| *out != stack.out)
-            .for_each(|out| drafts.wrote(out, false));
-        Ok(())
-    }
-
-    /// The size of subgroups, if a product is computed by units for matrices: where there are many tokens, and mostly as
-    /// many of them are wanted.
-    fn matrix_units(&self, stack: &Stack) -> Option<u32> {
-        let is_long = self.tokens > FEW_TOKENS && self.outputs(stack.input) == 0;
-        self.gpu.largest_subgroup().filter(|_| is_long && self.gpu.has(Tier::Matrix))
-    }
-
-    fn takes_integers(&self, stack: &Stack, layout: &Layout) -> bool {
-        takes_integers(self.gpu, layout) && self.matrix_units(stack).is_none()
-    }
-
-    /// What the slot that a node writes is rounded to, if all that follows takes it so.
-    pub(super) fn only_rounded(&self, node: usize, slot: SlotId) -> Option<&(wgpu::Buffer, wgpu::Buffer)> {
-        let takes = |stack: &Stack| {
-            let matrix = self.store.stack(self.program, stack);
-            matrix.is_some_and(|matrix| self.takes_integers(stack, &matrix.layout))
-        };
-        let products = self.plan.products_of(node, slot).filter(|_| self.program.output != Some(slot))?;
-        self.slots.rounded(slot).filter(|_| products.into_iter().all(takes))
-    }
-
     /// A kernel over rows, of as many rows as a slot has.
-    fn rows(&self, kernel: Kernel, params: impl bytemuck::Pod, buffers: &[&wgpu::Buffer], slot: SlotId) -> Draft {
+    pub(super) fn rows(
+        &self,
+        kernel: Kernel,
+        params: impl bytemuck::Pod,
+        buffers: &[&wgpu::Buffer],
+        slot: SlotId,
+    ) -> Draft {
         let ([along, ..], is_output) = (kernel.groups, self.outputs(slot) == 1);
         let groups = move |size: Size| [along, if is_output { size.outputs } else { size.tokens }, 1];
         Draft::new(kernel.variant.for_gpu(self.gpu), params, buffers, groups)
@@ -338,11 +238,11 @@ impl Drafting<'_> {
         self.program.slots[slot.0].width as u32
     }
 
-    fn outputs(&self, slot: SlotId) -> u32 {
+    pub(super) fn outputs(&self, slot: SlotId) -> u32 {
         rows::outputs(self.program.slots[slot.0].rows)
     }
 
-    fn view(&self, slot: SlotId) -> rows::View {
+    pub(super) fn view(&self, slot: SlotId) -> rows::View {
         let view = self.slots.view(slot);
         rows::View { start: view.start, stride: view.stride }
     }

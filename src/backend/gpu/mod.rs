@@ -10,7 +10,7 @@
 //! | `slots`, `pages`, `step` | where activations, keys and values, and what changes from step to step are |
 //! | `plan` | from a program to what one kernel can do together |
 //! | [`products`], [`rows`], [`rotate`], [`attention`], [`embed`] | the kernels: shaders, parameters, workgroups |
-//! | `draft`, `draft_attention` | from a plan to dispatches |
+//! | `draft`, `draft_products`, `draft_attention` | from a plan to dispatches |
 //! | `record` | dispatches, recorded once and replayed |
 //! | `pace`, `flight` | how much is submitted at once, and steps on their way |
 //! | `executor` | runs batches |
@@ -23,6 +23,7 @@ mod choice;
 pub mod device;
 mod draft;
 mod draft_attention;
+mod draft_products;
 pub mod embed;
 mod executor;
 mod flight;
