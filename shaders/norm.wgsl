@@ -1,8 +1,8 @@
 // Normalises groups of each row: the whole row, or heads.
 //
 // Layout: input and output are views; IN_PLACE they are one. Flags: LAYER or L2, or else it is RMS; WEIGHT and BIAS
-// multiply and add, by group or by row; ADD first adds another slot to the input and leaves the sum there; QUANTIZE also
-// writes the result in eight bits, which needs the row to be one group. Geometry: a workgroup of 256 lanes holds
+// multiply and add, by group or by row; ADD first adds another slot to the input and leaves the sum there, ADDEND_NORM what that
+// is when RMS and weights of its own have normalised the whole row; QUANTIZE also writes the result in eight bits, which needs the row to be one group. Geometry: a workgroup of 256 lanes holds
 // 256 / $LANES groups of a row; WHOLE says that this is one. CPU twin: `norm` in `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
@@ -32,6 +32,9 @@ struct Params {
 #end
 #if ADD
 @group(0) @binding($ADDEND) var<storage, read> addend: array<f32>;
+#end
+#if ADDEND_NORM
+@group(0) @binding($ADDEND_WEIGHT) var<storage, read> addend_weight: array<f32>;
 #end
 #if WEIGHT
 @group(0) @binding($WEIGHT) var<storage, read> weight: array<f32>;
@@ -74,6 +77,21 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
     let length = min(params.group, params.width - begin);
     let input_at = params.input_start + row * params.input_stride + begin;
 
+    let count = f32(max(length, 1u));
+#if ADDEND_NORM
+    let addend_at = params.addend_start + row * params.addend_stride + begin;
+    var addend_squares = 0.0;
+    for (var round = 0u; round < params.group; round += LANES * 4u) {
+        #repeat j 4
+        let i$j = round + column(lane, $j);
+        if (i$j < length) {
+            addend_squares += addend[addend_at + i$j] * addend[addend_at + i$j];
+        }
+        #end
+    }
+    let addend_scale = 1.0 / sqrt(sum_of(addend_squares, thread, subgroup_size) / count + params.epsilon);
+#end
+
     var sum = 0.0;
     var squares = 0.0;
     for (var round = 0u; round < params.group; round += LANES * 4u) {
@@ -82,7 +100,11 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
         if (i$j < length) {
             var x = input[input_at + i$j];
 #if ADD
+#if ADDEND_NORM
+            x += addend[addend_at + i$j] * addend_scale * addend_weight[i$j];
+#else
             x += addend[params.addend_start + row * params.addend_stride + begin + i$j];
+#end
             input[input_at + i$j] = x;
 #end
             sum += x;
@@ -91,7 +113,6 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
         #end
     }
 
-    let count = f32(max(length, 1u));
 #if LAYER
     let mean = sum_of(sum, thread, subgroup_size) / count;
     squares = 0.0;

@@ -252,8 +252,13 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
         addend: addend.view,
         output: output.view,
     };
+    let addend_weight = random.normals(width);
     let sum = input.map(|row, values| {
-        values.iter_mut().zip(addend.row(row)).for_each(|(to, from)| *to += if norm.add { *from } else { 0.0 });
+        let mut added = addend.row(row).to_vec();
+        if norm.addend_norm {
+            ops::norm(NormKind::Rms, &mut added, width, 1e-5, Some(&addend_weight), None);
+        }
+        values.iter_mut().zip(added).for_each(|(to, from)| *to += if norm.add { from } else { 0.0 });
     });
     let target = if norm.in_place { &input } else { &output };
     let expected = target.map(|row, values| {
@@ -262,12 +267,14 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
         ops::norm(norm.kind, values, group, 1e-5, weight, bias);
     });
     let (input_bytes, addend_bytes, output_bytes) = (input.bytes(), addend.bytes(), output.bytes());
-    let (weight_bytes, bias_bytes) = (bytes_of(&weight), bytes_of(&bias));
+    let [weight_bytes, bias_bytes, addend_weight_bytes] =
+        [&weight, &bias, &addend_weight].map(|values| bytes_of(values));
     let (integers, scales) = quantized_bytes(width as u32);
     let changes_input = norm.in_place || norm.add;
     let data = [
         (!changes_input, Data::Read(&input_bytes)),
         (norm.add, Data::Read(&addend_bytes)),
+        (norm.addend_norm, Data::Read(&addend_weight_bytes)),
         (norm.weight, Data::Read(&weight_bytes)),
         (norm.bias, Data::Read(&bias_bytes)),
         (changes_input, Data::Change(&input_bytes)),
@@ -301,8 +308,9 @@ fn norms_of_rows() {
         let bits = random.word();
         let [in_place, add, weight, bias, quantize] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
         let kind = KINDS[random.word() as usize % 3];
-        let norm = Norm { kind, in_place, add, weight, bias, quantize };
+        let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, quantize };
         check_norm(gpu, random, norm, rows, width, width, true);
+        check_norm(gpu, random, Norm { add: true, addend_norm: true, ..norm }, rows, width, width, true);
     });
 }
 
@@ -314,7 +322,15 @@ fn norms_of_groups() {
         for (i, (rows, width, group)) in shapes.into_iter().enumerate() {
             over(gpu, &[(rows, width)], &mut random, |gpu, random, rows, width| {
                 let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word() % one_of == 0);
-                let norm = Norm { kind: KINDS[(at + i) % 3], in_place, add, weight: true, bias, quantize: false };
+                let norm = Norm {
+                    kind: KINDS[(at + i) % 3],
+                    in_place,
+                    add,
+                    addend_norm: false,
+                    weight: true,
+                    bias,
+                    quantize: false,
+                };
                 check_norm(gpu, random, norm, rows, width, group, i % 2 == 0);
             });
         }
@@ -323,10 +339,12 @@ fn norms_of_groups() {
 
 #[test]
 fn norms_that_cannot_be() {
-    let plain = Norm { kind: NormKind::Rms, in_place: false, add: false, weight: false, bias: false, quantize: false };
+    let (kind, no) = (NormKind::Rms, false);
+    let plain = Norm { kind, in_place: no, add: no, addend_norm: no, weight: no, bias: no, quantize: no };
     let heads = NormParams { width: 128, group: 64, ..Default::default() };
     let error = heads.kernel(Norm { quantize: true, ..plain }, 1).unwrap_err().to_string();
     assert!(error.contains("64") && error.contains("128"), "{error}");
+    assert!(heads.kernel(Norm { add: true, addend_norm: true, ..plain }, 1).is_err());
     assert!(NormParams { group: 0, ..heads }.kernel(plain, 1).is_err());
 }
 

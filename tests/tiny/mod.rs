@@ -243,6 +243,13 @@ impl Tiny {
         self
     }
 
+    /// Stores all matrices of layers in another format.
+    pub fn store_matrices_as(mut self, format: TensorType) -> Self {
+        let matrices = self.tensors.iter_mut().filter(|(name, shape, _)| name.starts_with("blk.") && shape.len() == 2);
+        matrices.for_each(|(.., known)| *known = format);
+        self
+    }
+
     /// One tensor instead of three for queries, keys and values, with the same numbers.
     pub fn fuse_query_key_value(mut self) -> Self {
         for layer in 0..self.layers() {

@@ -161,13 +161,14 @@ impl Drafting<'_> {
             weight_stride: if whole_row { *group as u32 } else { 0 },
             epsilon: *epsilon,
             input: self.view(*input),
-            addend: addend.map(|slot| self.view(slot)).unwrap_or_default(),
+            addend: addend.map(|addend| self.view(addend.slot)).unwrap_or_default(),
             output: self.view(*out),
         };
         let norm = rows::Norm {
             kind: *kind,
             in_place,
             add: addend.is_some(),
+            addend_norm: addend.is_some_and(|addend| addend.norm.is_some()),
             weight: weight.is_some(),
             bias: bias.is_some(),
             quantize: rounded.is_some(),
@@ -177,7 +178,8 @@ impl Drafting<'_> {
         let mut buffers = vec![];
         // What is added to is written.
         buffers.extend((!in_place && addend.is_none()).then_some(input));
-        buffers.extend(addend.map(|slot| self.slots.buffer(slot)));
+        buffers.extend(addend.map(|addend| self.slots.buffer(addend.slot)));
+        buffers.extend(addend.and_then(|addend| self.store.vector(addend.norm?)));
         buffers.extend(weight);
         buffers.extend(bias);
         buffers.extend((in_place || addend.is_some()).then_some(input));

@@ -24,7 +24,7 @@ pub enum Node {
     /// As [`Op::Norm`], of the sum of two slots if there is one to be added first.
     Norm {
         kind: NormKind,
-        addend: Option<SlotId>,
+        addend: Option<Addend>,
         input: SlotId,
         group: usize,
         epsilon: f32,
@@ -54,7 +54,7 @@ impl Node {
         match self {
             Node::Embed { .. } => vec![],
             Node::Select { input, .. } => vec![*input],
-            Node::Norm { input, addend, .. } => [*input].into_iter().chain(*addend).collect(),
+            Node::Norm { input, addend, .. } => [*input].into_iter().chain(addend.map(|addend| addend.slot)).collect(),
             Node::Product(stack) => stack.add.then_some(stack.out).into_iter().collect(),
             Node::Rotate(rotation) => {
                 let stored = rotation.store.iter().flat_map(|(keys, values, _)| [*keys, *values]);
@@ -106,6 +106,15 @@ pub struct Rotation {
     pub turned: Vec<(SlotId, usize, RopeId)>,
     /// Keys and values that are stored after that.
     pub store: Option<(SlotId, SlotId, KeyValuesId)>,
+}
+
+/// What is added before a norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Addend {
+    /// The slot.
+    pub slot: SlotId,
+    /// It is normalised before, all of the row by RMS, with these weights. The slot then stays as it is.
+    pub norm: Option<WeightId>,
 }
 
 /// Norms of each head of queries and keys.
@@ -178,14 +187,14 @@ impl Plan {
         let node = match ops[at] {
             Op::Linear { input, products } => return self.linear(program, ops, at, *input, products),
             Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at, None),
+            Op::Norm { .. } if let Some(node) = self.normed_sum(program, ops, at) => {
+                self.nodes.push(node);
+                return 3;
+            }
             Op::Norm { .. } if let Some(norm) = head_norm(ops, at) => {
                 return 2 + self.rotation(ops, at + 2, Some(norm));
             }
-            // A kernel binds no buffer twice.
-            &Op::Add { from, to }
-                if self.views[from.0].buffer != self.views[to.0].buffer
-                    && let Some(node) = added_norm(ops, at, from, to) =>
-            {
+            Op::Add { .. } if let Some(node) = self.added_norm(ops, at, None) => {
                 self.nodes.push(node);
                 return 2;
             }
@@ -204,6 +213,42 @@ impl Plan {
         };
         self.nodes.push(node);
         1
+    }
+
+    /// The sum at `at` and the norm behind it, if there is one.
+    fn added_norm(&self, ops: &[&Op], at: usize, addend_norm: Option<WeightId>) -> Option<Node> {
+        let [Op::Add { from, to }, Op::Norm { kind, input, group, epsilon, weight, bias, out }] =
+            *ops.get(at..at + 2)?
+        else {
+            return None;
+        };
+        // A kernel binds no buffer twice.
+        let is_apart = self.views[from.0].buffer != self.views[to.0].buffer;
+        let (addend, weight, bias) = (Some(Addend { slot: *from, norm: addend_norm }), *weight, *bias);
+        (input == to && out != to && out != from && is_apart).then_some(Node::Norm {
+            kind: *kind,
+            addend,
+            input: *input,
+            group: *group,
+            epsilon: *epsilon,
+            weight,
+            bias,
+            out: *out,
+        })
+    }
+
+    /// The norm at `at` of what is added behind it, and the norm of the sum.
+    fn normed_sum(&self, program: &Program, ops: &[&Op], at: usize) -> Option<Node> {
+        let Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight, bias: None, out } = ops[at] else {
+            return None;
+        };
+        let Some(Op::Add { from, .. }) = ops.get(at + 1) else { return None };
+        let node = self.added_norm(ops, at + 1, *weight)?;
+        let Node::Norm { group: whole, epsilon: same, input: sum, .. } = node else { return None };
+        let width = program.slots[input.0].width;
+        let is_whole = [*group, whole, program.slots[sum.0].width] == [width; 3] && same == *epsilon;
+        let is_its = input == out && out == from && weight.is_some() && is_dead(ops, at + 3, *input);
+        (is_whole && is_its).then_some(node)
     }
 
     fn linear(&mut self, program: &Program, ops: &[&Op], at: usize, input: SlotId, products: &[Product]) -> usize {
@@ -301,16 +346,6 @@ fn head_norm(ops: &[&Op], at: usize) -> Option<HeadNorm> {
     let is_alike = (group, epsilon, head_size, rope) == (key_group, key_epsilon, key_size, key_rope);
     let is_one = (*a, *b, *stored) == (queries, keys, keys) && group == *head_size;
     (is_alike && is_one).then_some(HeadNorm { queries: query_weight, keys: key_weight, epsilon })
-}
-
-/// The norm of a sum, if one follows.
-fn added_norm(ops: &[&Op], at: usize, from: SlotId, to: SlotId) -> Option<Node> {
-    match **ops.get(at + 1)? {
-        Op::Norm { kind, input, group, epsilon, weight, bias, out } if input == to && out != to && out != from => {
-            Some(Node::Norm { kind, addend: Some(from), input, group, epsilon, weight, bias, out })
-        }
-        _ => None,
-    }
 }
 
 /// Where slots lie: the outputs of one linear step side by side, if all steps that write any of them write the same.

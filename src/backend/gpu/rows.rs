@@ -220,7 +220,8 @@ impl Storage {
             0 => "uuwwww",
             1 => "uurwwww",
             2 => "uurrwwww",
-            _ => "uurrrwwww",
+            3 => "uurrrwwww",
+            _ => "uurrrrwwww",
         };
         let bindings = all.get(..2 + self.reads + self.writes).unwrap_or(all);
         Variant { bindings, ..self.variant }
@@ -236,6 +237,8 @@ pub struct Norm {
     pub in_place: bool,
     /// Another slot is first added to the input, where the sum stays unless the result takes its place.
     pub add: bool,
+    /// That slot is normalised by RMS before, and multiplied by weights of its own. Then a row has to be one group.
+    pub addend_norm: bool,
     /// The result is multiplied.
     pub weight: bool,
     /// Then something is added to it.
@@ -271,18 +274,22 @@ pub struct NormParams {
 const SMALL_GROUP: u32 = 256;
 
 impl NormParams {
-    /// Reads the input (unless it is written), the addend, the weight, the bias; writes the input (if in place, or if
+    /// Reads the input (unless it is written), the addend, its weight, the weight, the bias; writes the input (if in place, or if
     /// added to), the output (if not in place), integers and scales.
     pub fn kernel(&self, norm: Norm, most_rows: u32) -> Result<Kernel> {
         let NormParams { width, group, .. } = *self;
-        if group == 0 || norm.quantize && group != width {
+        let is_whole = norm.quantize || norm.addend_norm;
+        if group == 0 || is_whole && group != width {
             return Err(Error::Gpu {
                 subject: format!("norm of rows of {width}"),
-                found: format!("groups of {group}{}", if norm.quantize { " that are to be rounded" } else { "" }),
-                expected: if norm.quantize { "the whole row as a group" } else { "at least one number" }.into(),
+                found: format!(
+                    "groups of {group}{}",
+                    if is_whole { " that are to be rounded, or added to" } else { "" }
+                ),
+                expected: if is_whole { "the whole row as a group" } else { "at least one number" }.into(),
             });
         }
-        let is_small = group <= SMALL_GROUP && !norm.quantize;
+        let is_small = group <= SMALL_GROUP && !is_whole;
         let teams = if is_small { 8 } else { 1 };
         Ok(Kernel { variant: norm.variant(is_small), groups: grid(width.div_ceil(group).div_ceil(teams), most_rows) })
     }
@@ -290,7 +297,7 @@ impl NormParams {
 
 impl Norm {
     fn variant(self, is_small: bool) -> Variant {
-        let Norm { kind, in_place, add, weight, bias, quantize } = self;
+        let Norm { kind, in_place, add, addend_norm, weight, bias, quantize } = self;
         let changes_input = in_place || add;
         let (lanes, steps) = if is_small { (32, 5) } else { (256, 8) };
         let variant = Variant::new("norm.wgsl", "")
@@ -299,6 +306,7 @@ impl Norm {
             .flag("IN_PLACE", in_place)
             .flag("CHANGES_INPUT", changes_input)
             .flag("ADD", add)
+            .flag("ADDEND_NORM", addend_norm)
             .flag("WEIGHT", weight)
             .flag("BIAS", bias)
             .flag("QUANTIZE", quantize)
@@ -309,6 +317,7 @@ impl Norm {
         Storage::of(variant)
             .read("INPUT", !changes_input)
             .read("ADDEND", add)
+            .read("ADDEND_WEIGHT", addend_norm)
             .read("WEIGHT", weight)
             .read("BIAS", bias)
             .write("INPUT", changes_input)
@@ -487,8 +496,11 @@ pub(super) fn variants() -> Vec<Variant> {
     for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2] {
         for bits in 0..32 {
             let [in_place, add, weight, bias, quantize] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
-            let norm = Norm { kind, in_place, add, weight, bias, quantize };
+            let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, quantize };
             variants.push(norm.variant(false));
+            if add {
+                variants.push(Norm { addend_norm: true, ..norm }.variant(false));
+            }
             if !quantize {
                 variants.push(norm.variant(true));
             }

@@ -256,6 +256,7 @@ impl<'g> Sample<'g> {
             kind: NormKind::Rms,
             in_place: false,
             add: false,
+            addend_norm: false,
             weight: true,
             bias: false,
             quantize: written.len() > 1,

@@ -1,0 +1,36 @@
+//! How many dispatches a layer takes: each costs time on every GPU, however little it computes.
+
+mod gpu;
+#[allow(dead_code, reason = "other tests use the rest")]
+mod tiny;
+
+use gpu::open;
+use kiln::backend::gpu::readback::wait;
+use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Tier};
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::gguf::TensorType;
+use kiln::model::{self, ProgramOptions};
+use tiny::{Sizes, Tiny};
+
+fn dispatches(gpu: &Gpu, architecture: &str, layers: usize, format: TensorType) -> usize {
+    let tiny = Tiny::with_sizes(architecture, Sizes::new(layers)).store_matrices_as(format);
+    let file = tiny.file();
+    let program = model::program(&file, ProgramOptions { context: 64 }).unwrap();
+    let cache = Cache::new(CacheGroup::of_program(&program), CacheLimits::new(64)).unwrap();
+    let options = GpuExecutorOptions::default();
+    let executor = wait(gpu, GpuExecutor::new(gpu, file, program, &cache, CacheFormat::F16, options)).unwrap();
+    executor.token_dispatches().count()
+}
+
+#[test]
+fn a_layer_takes_ten_at_most() {
+    for gpu in open(&GpuOptions::default()).iter().filter(|gpu| gpu.has(Tier::Dot) && gpu.has(Tier::Subgroups)) {
+        for architecture in
+            ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "glm4", "granite"]
+        {
+            let [fewer, more] = [3, 4].map(|layers| dispatches(gpu, architecture, layers, TensorType::Q8_0));
+            println!("{architecture}: {} a layer", more - fewer);
+            assert!(more - fewer <= 10, "{architecture}: {} dispatches a layer on {gpu:?}", more - fewer);
+        }
+    }
+}
