@@ -4,6 +4,7 @@
 //! `KILN_DUMP_MODELS` names a folder to write the models to, each with its tokens and its logits, for comparing them with
 //! another implementation.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
 use kiln::backend::batch::Batch;

@@ -1,7 +1,7 @@
 //! What the self-check runs: small dispatches of kernels that depend on a tier, and what must come out of them.
 //!
 //! The kernels are those that models run with, on numbers that a small generator makes, and the truth comes from the
-//! functions of [`ops`](crate::backend::cpu::ops) and plain sums. Products are made in the smallest tiles that their
+//! functions of [`ops`] and plain sums. Products are made in the smallest tiles that their
 //! shaders know: they take the same instructions, and drivers take long to compile large ones. What kernels take for
 //! granted of a tier, beyond the numbers, has shaders of its own in `shaders/check/`.
 
