@@ -1,9 +1,9 @@
 // Normalises groups of each row: the whole row, or heads.
 //
 // Layout: input and output are views; IN_PLACE they are one. Flags: LAYER or L2, or else it is RMS; WEIGHT and BIAS
-// multiply and add, by group or by row; ADD first adds another slot to the input and leaves the sum there, ADDEND_NORM what that
-// is when RMS and weights of its own have normalised the whole row; QUANTIZE also writes the result in eight bits, which needs the row to be one group. Geometry: a workgroup of 256 lanes holds
-// 256 / $LANES groups of a row; WHOLE says that this is one. CPU twin: `norm` in `backend/cpu/ops.rs`.
+// multiply and add, by group or by row; ADD first adds another slot to the input and leaves the sum there, with
+// ADDEND_NORM what that slot is when RMS and weights of its own have normalised it; QUANTIZE also writes the result in
+// eight bits. These two need the row to be one group. Geometry: a workgroup of 256 lanes holds 256 / $LANES groups of a row; WHOLE says that this is one. CPU twin: `norm` in `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
 #include "shared/team.wgsl"

@@ -9,9 +9,9 @@
 // queries, then those of keys, then those of values. CPU twins: `norm` and `rotate` in `backend/cpu/ops.rs`, `store` in
 // `backend/cpu/memory.rs`.
 //
-// Flags: QUERIES, STORE, TOGETHER (queries, keys and values lie in one buffer), QK_NORM, ROTATE, HALVES (else pairs are neighbours), and those of the page. Constants: PAIRS,
-// QUERY_HEADS, ROW_SIZE (of a key), ROW_QUADS (as many quads as the longer of key and value takes), the numbers of the
-// bindings, and those of the page.
+// Flags: QUERIES, STORE, TOGETHER (queries, keys and values lie in one buffer), QK_NORM, ROTATE, HALVES (else pairs are
+// neighbours), and those of the page. Constants: PAIRS, QUERY_HEADS, ROW_SIZE (of a key), ROW_QUADS (as many quads as the
+// longer of key and value takes), the numbers of the bindings, and those of the page.
 
 #include "shared/step.wgsl"
 #if STORE

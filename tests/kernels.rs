@@ -7,8 +7,8 @@ use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};
 use kiln::backend::cpu::ops;
 use kiln::backend::gpu::Gpu;
 use kiln::backend::gpu::rows::{
-    AddParams, ArgmaxParams, BiasParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams,
-    SelectParams, SoftcapParams, TopKParams, View, quantized_bytes,
+    AddParams, ArgmaxParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams,
+    SoftcapParams, TopKParams, View, quantized_bytes,
 };
 use kiln::program::{Activation, NormKind};
 
@@ -121,18 +121,6 @@ fn softcap() {
         let found = on(gpu, &params.kernel(rows as u32 + 2), rows, &params, &[Data::Change(&slot.bytes())]);
         let expected = slot.map(|_, values| values.iter_mut().for_each(|value| *value = ops::softcap(*value, 0.7)));
         expected.assert_near(&found[0], &format!("softcap {rows} x {width} on {gpu:?}"));
-    });
-}
-
-#[test]
-fn bias() {
-    everywhere(|gpu, random, rows, width| {
-        let (slot, bias) = (Slot::random(random, rows, width), random.normals(width + 5));
-        let params = BiasParams { outputs: 0, width: width as u32, values: slot.view, bias_start: 5 };
-        let data = [Data::Read(&bytes_of(&bias)), Data::Change(&slot.bytes())];
-        let found = on(gpu, &params.kernel(rows as u32 + 2), rows, &params, &data);
-        let expected = slot.map(|_, values| values.iter_mut().zip(&bias[5..]).for_each(|(to, from)| *to += from));
-        expected.assert_near(&found[0], &format!("bias {rows} x {width} on {gpu:?}"));
     });
 }
 

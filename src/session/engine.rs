@@ -17,7 +17,14 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) enum Engine {
     Cpu(Box<Executor>, Mutex<PageMemory>),
-    Gpu { gpu: Gpu, program: Program, weight_bytes: u64, executor: Box<Mutex<GpuExecutor>> },
+    Gpu {
+        gpu: Gpu,
+        program: Program,
+        weight_bytes: u64,
+        most_candidates: u32,
+        chunk_tokens: usize,
+        executor: Box<Mutex<GpuExecutor>>,
+    },
 }
 
 impl Engine {
@@ -54,8 +61,10 @@ impl Engine {
         let submit_budget = Duration::from_millis(options.submit_budget_ms.into());
         let how = GpuExecutorOptions { submit_budget, ..GpuExecutorOptions::default() };
         let executor = wait(gpu, GpuExecutor::new(gpu, file, program.clone(), cache, options.cache_format, how))?;
-        let weight_bytes = executor.weight_bytes();
-        Ok(Engine::Gpu { gpu: gpu.clone(), program, weight_bytes, executor: Box::new(Mutex::new(executor)) })
+        let (weight_bytes, most_candidates) = (executor.weight_bytes(), executor.most_candidates());
+        let (gpu, chunk_tokens) = (gpu.clone(), executor.chunk_tokens() as usize);
+        let executor = Box::new(Mutex::new(executor));
+        Ok(Engine::Gpu { gpu, program, weight_bytes, most_candidates, chunk_tokens, executor })
     }
 
     pub fn program(&self) -> &Program {
@@ -99,15 +108,15 @@ impl Engine {
     pub fn chunk_tokens(&self) -> usize {
         match self {
             Engine::Cpu(..) => usize::MAX,
-            Engine::Gpu { executor, .. } => lock(executor).chunk_tokens() as usize,
+            Engine::Gpu { chunk_tokens, .. } => *chunk_tokens,
         }
     }
 
     /// As many candidates as are wanted, if the engine can find so many of them.
     pub fn candidates(&self, wanted: Option<usize>) -> Option<u32> {
-        let Engine::Gpu { executor, .. } = self else { return None };
+        let Engine::Gpu { most_candidates, .. } = self else { return None };
         let wanted = u32::try_from(wanted?).ok()?;
-        (wanted <= lock(executor).most_candidates()).then_some(wanted)
+        (wanted <= *most_candidates).then_some(wanted)
     }
 
     /// Whether steps may go ahead.

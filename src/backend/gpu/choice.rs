@@ -6,6 +6,7 @@
 //! what counts; if it is another, the step that went ahead is forgotten.
 
 use super::device::Gpu;
+use super::draft::missing;
 use super::executor::GpuExecutor;
 use super::flight::{Copy, Flight, Landed};
 use super::memory::buffer;
@@ -136,11 +137,8 @@ impl Chooser {
     }
 
     /// What is kept of a step.
-    fn copies(&self, wanted: Wanted, buffers: &TicketBuffers) -> [Copy; 3] {
-        let copy = |(source, start): (&wgpu::Buffer, u64), target: &wgpu::Buffer, at, bytes| {
-            let (source, target) = (source.clone(), target.clone());
-            Copy { source, start, target, at, bytes }
-        };
+    fn copies<'a>(&'a self, wanted: Wanted, buffers: &'a TicketBuffers) -> [Copy<'a>; 3] {
+        let copy = |(source, start), target, at, bytes| Copy { source, start, target, at, bytes };
         // The likeliest is the first candidate, whose token lies behind the bits of its logit.
         let guess = if wanted.draw.is_some() { (&self.guess, 0) } else { (&self.candidates, 4) };
         [
@@ -190,15 +188,16 @@ impl GpuExecutor {
         let lane = self.lane(size)?;
         let gpu = self.gpu.clone();
         let most = self.most_candidates();
+        if !(1..=most).contains(&wanted.candidates) {
+            let (found, expected) = (wanted.candidates.to_string(), format!("1 to {most}"));
+            return Err(Error::Gpu { subject: "candidates".into(), found, expected });
+        }
         let spare = self.chooser.as_mut().and_then(|chooser| chooser.spare.pop());
         let buffers = match spare {
             Some(buffers) => buffers,
             None => TicketBuffers::new(&gpu).await?,
         };
-        let Some(chooser) = self.chooser.as_ref().filter(|_| (1..=most).contains(&wanted.candidates)) else {
-            let (found, expected) = (wanted.candidates.to_string(), format!("1 to {most}"));
-            return Err(Error::Gpu { subject: "candidates".into(), found, expected });
-        };
+        let Some(chooser) = self.chooser.as_ref() else { return Err(missing()) };
         let (next, copies, draw) = (chooser.recording(wanted), chooser.copies(wanted, &buffers), &chooser.draw);
         let page_copies = batch.begin(&self.weights.program, sequence)?;
         let prepare = |encoder: &mut wgpu::CommandEncoder| {

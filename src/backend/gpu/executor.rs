@@ -226,14 +226,17 @@ impl GpuExecutor {
         copies: &[PageCopy],
         target: Option<(wgpu::Buffer, u64)>,
     ) -> Result<Vec<f32>> {
-        let logits = self.weights.program.output.zip(target.clone()).map(|(output, (target, bytes))| {
-            let source = self.slots.buffer(output).clone();
-            Copy { source, start: 0, target, at: 0, bytes }
-        });
         if target.is_some() {
             // Back when it has been read: one that is given up before may stay mapped, and is of no more use.
             self.readback = None;
         }
+        let logits = self.weights.program.output.zip(target.as_ref()).map(|(output, (target, bytes))| Copy {
+            source: self.slots.buffer(output),
+            start: 0,
+            target,
+            at: 0,
+            bytes: *bytes,
+        });
         let size = Size::of(batch);
         let lane = self.lane(size)?;
         let begin = |encoder: &mut wgpu::CommandEncoder| self.begin_step(encoder, batch, sequence, copies);

@@ -16,16 +16,18 @@ pub struct Lane {
     /// The program.
     pub recording: Recording,
     pace: Pace,
+    /// When a step was last found to be done.
+    last: Option<Moment>,
 }
 
 /// Bytes that are copied when a step is done.
-pub struct Copy {
+pub struct Copy<'a> {
     /// From where.
-    pub source: wgpu::Buffer,
+    pub source: &'a wgpu::Buffer,
     /// The first byte there.
     pub start: u64,
     /// To where.
-    pub target: wgpu::Buffer,
+    pub target: &'a wgpu::Buffer,
     /// The first byte there.
     pub at: u64,
     /// How many.
@@ -44,7 +46,7 @@ pub struct Flight {
 impl Lane {
     /// For submissions that take about so long at most.
     pub fn new(tokens: u32, recording: Recording, budget: Duration) -> Self {
-        Lane { tokens, recording, pace: Pace::new(budget) }
+        Lane { tokens, recording, pace: Pace::new(budget), last: None }
     }
 
     /// Whether a step of this size is one submission.
@@ -60,7 +62,7 @@ impl Lane {
         size: Size,
         begin: impl FnOnce(&mut wgpu::CommandEncoder),
         next: Option<&Recording>,
-        copies: &[Copy],
+        copies: &[Copy<'_>],
     ) -> Result<Flight> {
         let sent = Moment::now();
         let fresh = || gpu.device().create_command_encoder(&Default::default());
@@ -101,17 +103,18 @@ impl Lane {
         Ok(Flight { submission, complaint, work: self.recording.works(size).sum(), sent })
     }
 
-    /// Learns from a flight that has just landed.
+    /// Learns from a flight that has just landed. One that was sent before another had landed did not begin until then.
     pub fn learn(&mut self, flight: &Landed) {
-        self.pace.learn(flight.work, flight.seconds);
+        let since = [Some(flight.sent), self.last.replace(Moment::now())].into_iter().flatten().map(Moment::seconds);
+        self.pace.learn(flight.work, since.flatten().reduce(f64::min));
     }
 }
 
-/// How long a step took.
+/// A step that is done.
 #[derive(Debug, Clone, Copy)]
 pub struct Landed {
     work: f64,
-    seconds: Option<f64>,
+    sent: Moment,
 }
 
 impl Flight {
@@ -122,7 +125,7 @@ impl Flight {
             let (found, expected) = (error.to_string(), "what the device accepts".into());
             return Err(gpu.blame(Error::Gpu { subject: "step".into(), found, expected }));
         }
-        Ok((result?, Landed { work: self.work, seconds: self.sent.seconds() }))
+        Ok((result?, Landed { work: self.work, sent: self.sent }))
     }
 }
 

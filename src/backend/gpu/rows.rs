@@ -117,27 +117,6 @@ impl SoftcapParams {
     }
 }
 
-/// Adds a vector to each row of a slot, in place.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
-pub struct BiasParams {
-    /// See [`outputs`].
-    pub outputs: u32,
-    /// Numbers in a row.
-    pub width: u32,
-    /// What it is added to.
-    pub values: View,
-    /// The number of the vector that is added to the first column.
-    pub bias_start: u32,
-}
-
-impl BiasParams {
-    /// Reads the vector, writes the values.
-    pub fn kernel(&self, most_rows: u32) -> Kernel {
-        simple("bias.wgsl", "uurw", self.width, most_rows)
-    }
-}
-
 /// Copies the rows of some tokens.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
@@ -515,7 +494,6 @@ pub(super) fn variants() -> Vec<Variant> {
         AddParams::default().kernel(1),
         ScaleParams::default().kernel(1),
         SoftcapParams::default().kernel(1),
-        BiasParams::default().kernel(1),
         SelectParams::default().kernel(1),
         QuantizeParams::default().kernel(1),
         DrawParams::default().kernel(),

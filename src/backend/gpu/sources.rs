@@ -13,7 +13,6 @@ sources! {
     "attend_merge.wgsl"
     "attend_split.wgsl"
     "attend_tile.wgsl"
-    "bias.wgsl"
     "check/dots.wgsl"
     "check/halves.wgsl"
     "check/lanes.wgsl"
