@@ -1,9 +1,12 @@
 // Normalises groups of each row: the whole row, or heads.
 //
-// Layout: input and output are views; IN_PLACE they are one. Flags: LAYER or L2, or else it is RMS; WEIGHT and BIAS
-// multiply and add, by group or by row; ADD first adds another slot to the input and leaves the sum there, with
-// ADDEND_NORM what that slot is when RMS and weights of its own have normalised it; QUANTIZE also writes the result in
-// eight bits. These two need the row to be one group. Geometry: a workgroup of 256 lanes holds 256 / $LANES groups of a row; WHOLE says that this is one. CPU twin: `norm` in `backend/cpu/ops.rs`.
+// Layout: input and output are views; IN_PLACE they are one. Flags: LAYER, L2 or KEEP (not normalised at all), or else
+// it is RMS; WEIGHT and BIAS multiply and add, by group or by row; ADD first adds a multiple of another slot to the
+// input and leaves the sum there, with ADDEND_NORM of what that slot is when RMS and weights of its own have normalised
+// it; SECOND normalises what lies at another place of the row as well, with weights of its own; QUANTIZE also writes the
+// result in eight bits. These three need the row to be one group. Geometry: a workgroup of 256 lanes holds 256 / $LANES
+// groups of a row; WHOLE says that this is one; SECOND has another workgroup. CPU twins: `norm` and `scale` in
+// `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
 #include "shared/team.wgsl"
@@ -21,6 +24,9 @@ struct Params {
     input_stride: u32,
     addend_start: u32,
     addend_stride: u32,
+    addend_factor: f32,
+    second_start: u32,
+    second_width: u32,
     output_start: u32,
     output_stride: u32,
 }
@@ -38,6 +44,9 @@ struct Params {
 #end
 #if WEIGHT
 @group(0) @binding($WEIGHT) var<storage, read> weight: array<f32>;
+#end
+#if SECOND
+@group(0) @binding($SECOND_WEIGHT) var<storage, read> second_weight: array<f32>;
 #end
 #if BIAS
 @group(0) @binding($BIAS) var<storage, read> bias: array<f32>;
@@ -70,18 +79,53 @@ fn sum_of(value: f32, thread: u32, subgroup_size: u32) -> f32 {
 #end
 }
 
+#if ADD
+// What is added to column `i` of a group that begins at `begin`.
+fn addition(row: u32, begin: u32, i: u32, scale: f32) -> f32 {
+    let value = addend[params.addend_start + row * params.addend_stride + begin + i] * scale;
+#if ADDEND_NORM
+    return value * addend_weight[i];
+#else
+    return value;
+#end
+}
+#end
+
+fn weighted(x: f32, group: u32, i: u32) -> f32 {
+#if SECOND
+    if (group == 1u) {
+        return x * second_weight[i];
+    }
+#end
+#if WEIGHT
+    return x * weight[group * params.weight_stride + i];
+#else
+    return x;
+#end
+}
+
 // Normalises one group. Its length differs between teams, but not how often they meet at barriers.
 fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
     let lane = thread % LANES;
+#if SECOND
+    let begin = 0u;
+    let length = select(params.width, params.second_width, group == 1u);
+    let longest = max(params.width, params.second_width);
+    let input_at = select(params.input_start, params.second_start, group == 1u) + row * params.input_stride;
+#else
     let begin = min(group * params.group, params.width);
     let length = min(params.group, params.width - begin);
+    let longest = params.group;
     let input_at = params.input_start + row * params.input_stride + begin;
+#end
 
     let count = f32(max(length, 1u));
+#if ADD
+    var addend_scale = params.addend_factor;
 #if ADDEND_NORM
     let addend_at = params.addend_start + row * params.addend_stride + begin;
     var addend_squares = 0.0;
-    for (var round = 0u; round < params.group; round += LANES * 4u) {
+    for (var round = 0u; round < longest; round += LANES * 4u) {
         #repeat j 4
         let i$j = round + column(lane, $j);
         if (i$j < length) {
@@ -89,22 +133,20 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
         }
         #end
     }
-    let addend_scale = 1.0 / sqrt(sum_of(addend_squares, thread, subgroup_size) / count + params.epsilon);
+    addend_scale /= sqrt(sum_of(addend_squares, thread, subgroup_size) / count + params.epsilon);
+#end
 #end
 
+#if !KEEP
     var sum = 0.0;
     var squares = 0.0;
-    for (var round = 0u; round < params.group; round += LANES * 4u) {
+    for (var round = 0u; round < longest; round += LANES * 4u) {
         #repeat j 4
         let i$j = round + column(lane, $j);
         if (i$j < length) {
             var x = input[input_at + i$j];
 #if ADD
-#if ADDEND_NORM
-            x += addend[addend_at + i$j] * addend_scale * addend_weight[i$j];
-#else
-            x += addend[params.addend_start + row * params.addend_stride + begin + i$j];
-#end
+            x += addition(row, begin, i$j, addend_scale);
             input[input_at + i$j] = x;
 #end
             sum += x;
@@ -116,7 +158,7 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
 #if LAYER
     let mean = sum_of(sum, thread, subgroup_size) / count;
     squares = 0.0;
-    for (var round = 0u; round < params.group; round += LANES * 4u) {
+    for (var round = 0u; round < longest; round += LANES * 4u) {
         #repeat j 4
         let i$j = round + column(lane, $j);
         if (i$j < length) {
@@ -134,16 +176,22 @@ fn normalize(row: u32, group: u32, thread: u32, subgroup_size: u32) {
 #else
     let scale = 1.0 / sqrt(squares / count + params.epsilon);
 #end
+#end
 
-    for (var round = 0u; round < params.group; round += LANES * 4u) {
+    for (var round = 0u; round < longest; round += LANES * 4u) {
         var four = vec4<f32>();
         #repeat j 4
         let i$j = round + column(lane, $j);
         if (i$j < length) {
-            var x = (input[input_at + i$j] - mean) * scale;
-#if WEIGHT
-            x *= weight[group * params.weight_stride + i$j];
+#if KEEP
+            var x = input[input_at + i$j];
+#if ADD
+            x += addition(row, begin, i$j, addend_scale);
 #end
+#else
+            var x = (input[input_at + i$j] - mean) * scale;
+#end
+            x = weighted(x, group, i$j);
 #if BIAS
             x += bias[group * params.weight_stride + i$j];
 #end
@@ -178,7 +226,11 @@ fn main(
     if (row >= rows()) {
         return;
     }
+#if SECOND
+    let groups = 2u;
+#else
     let groups = (params.width + params.group - 1u) / params.group;
+#end
     for (var first = workgroup.x * TEAMS; first < groups; first += MOST_GROUPS * TEAMS) {
         normalize(row, first + thread / LANES, thread, subgroup_size);
     }

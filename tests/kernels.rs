@@ -7,8 +7,8 @@ use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};
 use kiln::backend::cpu::ops;
 use kiln::backend::gpu::Gpu;
 use kiln::backend::gpu::rows::{
-    AddParams, ArgmaxParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams,
-    SoftcapParams, TopKParams, View, quantized_bytes,
+    ArgmaxParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
+    TopKParams, View, quantized_bytes,
 };
 use kiln::program::{Activation, NormKind};
 
@@ -88,18 +88,6 @@ fn everywhere(check: impl Fn(&Gpu, &mut Random, usize, usize)) {
 fn over(gpu: &Gpu, shapes: &[(usize, usize)], random: &mut Random, check: impl Fn(&Gpu, &mut Random, usize, usize)) {
     let shapes = shapes.iter().filter(|(rows, _)| !gpu.checked() || *rows == 9);
     shapes.for_each(|&(rows, width)| check(gpu, random, rows, width));
-}
-
-#[test]
-fn add() {
-    everywhere(|gpu, random, rows, width| {
-        let (addend, sum) = (Slot::random(random, rows, width), Slot::random(random, rows, width));
-        let params = AddParams { outputs: 0, width: width as u32, addend: addend.view, sum: sum.view };
-        let data = [Data::Read(&addend.bytes()), Data::Change(&sum.bytes())];
-        let found = on(gpu, &params.kernel(rows as u32 + 2), rows, &params, &data);
-        let expected = sum.map(|row, values| values.iter_mut().zip(addend.row(row)).for_each(|(to, from)| *to += from));
-        expected.assert_near(&found[0], &format!("add {rows} x {width} on {gpu:?}"));
-    });
 }
 
 #[test]
@@ -223,7 +211,7 @@ fn quantize() {
     });
 }
 
-/// Checks one norm: `groups` of equal length but for the last.
+/// Checks one norm: `groups` of equal length but for the last. What is added is multiplied by -0.75.
 fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: usize, group: usize, by_row: bool) {
     let of = format!("{norm:?} {rows} x {width} by {group} on {gpu:?}");
     let vector = |random: &mut Random| random.normals(if by_row { width } else { group });
@@ -238,6 +226,9 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
         epsilon: 1e-5,
         input: input.view,
         addend: addend.view,
+        addend_factor: -0.75,
+        second_start: 0,
+        second_width: 0,
         output: output.view,
     };
     let addend_weight = random.normals(width);
@@ -246,13 +237,23 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
         if norm.addend_norm {
             ops::norm(NormKind::Rms, &mut added, width, 1e-5, Some(&addend_weight), None);
         }
-        values.iter_mut().zip(added).for_each(|(to, from)| *to += if norm.add { from } else { 0.0 });
+        values.iter_mut().zip(added).for_each(|(to, from)| *to += if norm.add { -0.75 * from } else { 0.0 });
     });
     let target = if norm.in_place { &input } else { &output };
     let expected = target.map(|row, values| {
         values.copy_from_slice(sum.row(row));
         let (weight, bias) = (norm.weight.then_some(&weight[..]), norm.bias.then_some(&bias[..]));
-        ops::norm(norm.kind, values, group, 1e-5, weight, bias);
+        match norm.kind {
+            Some(kind) => ops::norm(kind, values, group, 1e-5, weight, bias),
+            None => {
+                let place = |i: usize| if by_row { i } else { i % group };
+                let change = |(i, value): (usize, &mut f32)| {
+                    *value = *value * weight.map_or(1.0, |weight| weight[place(i)])
+                        + bias.map_or(0.0, |bias| bias[place(i)]);
+                };
+                values.iter_mut().enumerate().for_each(change);
+            }
+        }
     });
     let (input_bytes, addend_bytes, output_bytes) = (input.bytes(), addend.bytes(), output.bytes());
     let [weight_bytes, bias_bytes, addend_weight_bytes] =
@@ -278,7 +279,7 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
     }
     let normed = found.next().unwrap();
     // With one column, a layer norm is zero: there is no relation to be an error of.
-    if group > 1 || norm.kind != NormKind::Layer {
+    if group > 1 || norm.kind != Some(NormKind::Layer) {
         expected.assert_near(normed, &of);
     }
     if norm.quantize {
@@ -288,15 +289,16 @@ fn check_norm(gpu: &Gpu, random: &mut Random, norm: Norm, rows: usize, width: us
     }
 }
 
-const KINDS: [NormKind; 3] = [NormKind::Rms, NormKind::Layer, NormKind::L2];
+const KINDS: [Option<NormKind>; 4] = [Some(NormKind::Rms), Some(NormKind::Layer), Some(NormKind::L2), None];
 
 #[test]
 fn norms_of_rows() {
     everywhere(|gpu, random, rows, width| {
         let bits = random.word();
         let [in_place, add, weight, bias, quantize] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
-        let kind = KINDS[random.word() as usize % 3];
-        let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, quantize };
+        let kind = KINDS[random.word() as usize % 4];
+        let in_place = in_place || kind.is_none();
+        let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, second: false, quantize };
         check_norm(gpu, random, norm, rows, width, width, true);
         check_norm(gpu, random, Norm { add: true, addend_norm: true, ..norm }, rows, width, width, true);
     });
@@ -310,30 +312,82 @@ fn norms_of_groups() {
         for (i, (rows, width, group)) in shapes.into_iter().enumerate() {
             over(gpu, &[(rows, width)], &mut random, |gpu, random, rows, width| {
                 let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word() % one_of == 0);
-                let norm = Norm {
-                    kind: KINDS[(at + i) % 3],
-                    in_place,
-                    add,
-                    addend_norm: false,
-                    weight: true,
-                    bias,
-                    quantize: false,
-                };
+                let kind = KINDS[(at + i) % 4];
+                let in_place = in_place || kind.is_none();
+                let (weight, no) = (true, false);
+                let norm = Norm { kind, in_place, add, addend_norm: no, weight, bias, second: no, quantize: no };
                 check_norm(gpu, random, norm, rows, width, group, i % 2 == 0);
             });
         }
     }
 }
 
+/// A sum that nobody wants normalised, rounded on the way: what is added is normalised, scaled, or neither.
+#[test]
+fn sums() {
+    everywhere(|gpu, random, rows, width| {
+        let (yes, no) = (true, false);
+        for (addend_norm, quantize) in [(no, no), (yes, no), (yes, yes)] {
+            let (kind, in_place, add) = (None, yes, yes);
+            let norm = Norm { kind, in_place, add, addend_norm, weight: no, bias: no, second: no, quantize };
+            check_norm(gpu, random, norm, rows, width, width, true);
+        }
+    });
+}
+
+/// Two parts of each row at once, each with weights of its own; what lies around them stays.
+#[test]
+fn norms_of_two_parts() {
+    everywhere(|gpu, random, rows, width| {
+        for second_width in [width, width / 2 + 1, width + 100] {
+            let slot = Slot::random(random, rows, width + 4 + second_width);
+            let (weight, second_weight) = (random.normals(width), random.normals(second_width));
+            let params = NormParams {
+                width: width as u32,
+                group: width as u32,
+                weight_stride: width as u32,
+                epsilon: 1e-5,
+                input: slot.view,
+                second_start: slot.view.start + width as u32 + 4,
+                second_width: second_width as u32,
+                ..NormParams::default()
+            };
+            let kind = Some(NormKind::Rms);
+            let norm = Norm { kind, in_place: true, second: true, weight: true, ..PLAIN };
+            let expected = slot.map(|_, values| {
+                let (first, rest) = values.split_at_mut(width);
+                ops::norm(NormKind::Rms, first, width, 1e-5, Some(&weight), None);
+                ops::norm(NormKind::Rms, &mut rest[4..], second_width, 1e-5, Some(&second_weight), None);
+            });
+            let [weight, second_weight] = [weight, second_weight].map(|values| bytes_of(&values));
+            let data = [Data::Read(&weight), Data::Read(&second_weight), Data::Change(&slot.bytes())];
+            let found = on(gpu, &params.kernel(norm, rows as u32 + 2).unwrap(), rows, &params, &data);
+            expected.assert_near(&found[0], &format!("{rows} x {width} and {second_width} on {gpu:?}"));
+        }
+    });
+}
+
+const PLAIN: Norm = Norm {
+    kind: Some(NormKind::Rms),
+    in_place: false,
+    add: false,
+    addend_norm: false,
+    weight: false,
+    bias: false,
+    second: false,
+    quantize: false,
+};
+
 #[test]
 fn norms_that_cannot_be() {
-    let (kind, no) = (NormKind::Rms, false);
-    let plain = Norm { kind, in_place: no, add: no, addend_norm: no, weight: no, bias: no, quantize: no };
     let heads = NormParams { width: 128, group: 64, ..Default::default() };
-    let error = heads.kernel(Norm { quantize: true, ..plain }, 1).unwrap_err().to_string();
+    let error = heads.kernel(Norm { quantize: true, ..PLAIN }, 1).unwrap_err().to_string();
     assert!(error.contains("64") && error.contains("128"), "{error}");
-    assert!(heads.kernel(Norm { add: true, addend_norm: true, ..plain }, 1).is_err());
-    assert!(NormParams { group: 0, ..heads }.kernel(plain, 1).is_err());
+    assert!(heads.kernel(Norm { add: true, addend_norm: true, ..PLAIN }, 1).is_err());
+    assert!(NormParams { group: 0, ..heads }.kernel(PLAIN, 1).is_err());
+    let rows = NormParams { width: 128, group: 128, ..Default::default() };
+    assert!(rows.kernel(Norm { kind: None, ..PLAIN }, 1).is_err());
+    assert!(rows.kernel(Norm { second: true, ..PLAIN }, 1).is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan};
 use super::record::{Draft, Size};
-use super::rows::{self, AddParams, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams};
+use super::rows::{self, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
@@ -96,13 +96,6 @@ impl Drafting<'_> {
             Node::Norm { .. } => self.norm(node, drafts)?,
             Node::Product(stack) => self.product(index, stack, drafts)?,
             Node::Gate { activation, gate, up, out } => self.gate(*activation, [*gate, *up, *out], drafts),
-            Node::Add { from, to } => {
-                let (outputs, width) = (self.outputs(*to), self.width(*to));
-                let params = AddParams { outputs, width, addend: self.view(*from), sum: self.view(*to) };
-                let buffers = [self.slots.buffer(*from), self.slots.buffer(*to)];
-                drafts.list.push(self.rows(params.kernel(1), params, &buffers, *to));
-                drafts.wrote(*to, false);
-            }
             Node::Scale { slot, factor } => {
                 let (outputs, width) = (self.outputs(*slot), self.width(*slot));
                 let params = ScaleParams { outputs, width, values: self.view(*slot), factor: *factor };
@@ -147,13 +140,13 @@ impl Drafting<'_> {
     }
 
     fn norm(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
-        let Node::Norm { kind, addend, input, group, epsilon, weight, bias, out } = node else { return Ok(()) };
+        let Node::Norm { kind, addend, input, second, group, epsilon, weight, bias, out } = node else { return Ok(()) };
         let (width, in_place) = (self.width(*out), input == out);
         let length = weight.or(*bias).map_or(0, |id| self.program.weights[id.0].columns);
         let whole_row = length >= width as usize;
         let vector = |id: &Option<WeightId>| id.and_then(|id| self.store.vector(id));
         let (weight, bias) = (vector(weight), vector(bias));
-        let rounded = self.slots.rounded(*out).filter(|_| *group == width as usize);
+        let rounded = self.slots.rounded(*out).filter(|_| *group == width as usize && second.is_none());
         let params = NormParams {
             outputs: self.outputs(*out),
             width,
@@ -162,6 +155,9 @@ impl Drafting<'_> {
             epsilon: *epsilon,
             input: self.view(*input),
             addend: addend.map(|addend| self.view(addend.slot)).unwrap_or_default(),
+            addend_factor: addend.map_or(1.0, |addend| addend.factor),
+            second_start: second.map_or(0, |second| self.view(second.slot).start),
+            second_width: second.map_or(0, |second| self.width(second.slot)),
             output: self.view(*out),
         };
         let norm = rows::Norm {
@@ -171,6 +167,7 @@ impl Drafting<'_> {
             addend_norm: addend.is_some_and(|addend| addend.norm.is_some()),
             weight: weight.is_some(),
             bias: bias.is_some(),
+            second: second.is_some(),
             quantize: rounded.is_some(),
         };
         let input_slot = input;
@@ -181,6 +178,7 @@ impl Drafting<'_> {
         buffers.extend(addend.map(|addend| self.slots.buffer(addend.slot)));
         buffers.extend(addend.and_then(|addend| self.store.vector(addend.norm?)));
         buffers.extend(weight);
+        buffers.extend(second.and_then(|second| self.store.vector(second.weight)));
         buffers.extend(bias);
         buffers.extend((in_place || addend.is_some()).then_some(input));
         buffers.extend((!in_place).then_some(output));
@@ -188,6 +186,9 @@ impl Drafting<'_> {
         drafts.list.push(self.rows(params.kernel(norm, 1)?, params, &buffers, *out));
         if addend.is_some() {
             drafts.wrote(*input_slot, false);
+        }
+        if let Some(second) = second {
+            drafts.wrote(second.slot, false);
         }
         drafts.wrote(*out, rounded.is_some());
         Ok(())

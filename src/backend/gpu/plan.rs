@@ -6,7 +6,8 @@
 //! | a product, then its sum with another slot | a product that adds |
 //! | two products, then a gated unit | a product of rows in pairs |
 //! | norms of the heads of queries and keys, their rotations, then the store | one rotation that does all of it |
-//! | a sum of two slots, then its norm | a norm that adds first |
+//! | norms of all queries and of all keys of a row | one norm of both |
+//! | what is added, normalised or scaled; a sum of two slots; its norm | one norm that adds first, or only adds |
 //!
 //! A step is left out of its own node only if nobody else reads what it would have written. Slots that are written by
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
@@ -21,11 +22,12 @@ pub enum Node {
     Embed { table: WeightId, out: SlotId },
     /// Rows with outputs.
     Select { input: SlotId, out: SlotId },
-    /// As [`Op::Norm`], of the sum of two slots if there is one to be added first.
+    /// As [`Op::Norm`], of the sum of two slots if there is one to be added first. Without a kind the sum is all.
     Norm {
-        kind: NormKind,
+        kind: Option<NormKind>,
         addend: Option<Addend>,
         input: SlotId,
+        second: Option<Second>,
         group: usize,
         epsilon: f32,
         weight: Option<WeightId>,
@@ -40,8 +42,6 @@ pub enum Node {
     Attend { queries: SlotId, over: KeyValuesId, heads: usize, scale: f32, softcap: Option<f32>, out: SlotId },
     /// As [`Op::Gate`].
     Gate { activation: Activation, gate: SlotId, up: SlotId, out: SlotId },
-    /// As [`Op::Add`].
-    Add { from: SlotId, to: SlotId },
     /// As [`Op::Scale`].
     Scale { slot: SlotId, factor: f32 },
     /// As [`Op::Softcap`].
@@ -54,7 +54,10 @@ impl Node {
         match self {
             Node::Embed { .. } => vec![],
             Node::Select { input, .. } => vec![*input],
-            Node::Norm { input, addend, .. } => [*input].into_iter().chain(addend.map(|addend| addend.slot)).collect(),
+            Node::Norm { input, addend, second, .. } => {
+                let others = [addend.map(|addend| addend.slot), second.map(|second| second.slot)];
+                [*input].into_iter().chain(others.into_iter().flatten()).collect()
+            }
             Node::Product(stack) => stack.add.then_some(stack.out).into_iter().collect(),
             Node::Rotate(rotation) => {
                 let stored = rotation.store.iter().flat_map(|(keys, values, _)| [*keys, *values]);
@@ -62,7 +65,6 @@ impl Node {
             }
             Node::Attend { queries, .. } => vec![*queries],
             Node::Gate { gate, up, .. } => vec![*gate, *up],
-            Node::Add { from, to } => vec![*from, *to],
             Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
         }
     }
@@ -71,12 +73,14 @@ impl Node {
     fn writes(&self) -> Vec<SlotId> {
         match self {
             Node::Embed { out, .. } | Node::Select { out, .. } => vec![*out],
-            Node::Norm { out, input, addend, .. } => [*out].into_iter().chain(addend.map(|_| *input)).collect(),
+            Node::Norm { out, input, addend, second, .. } => {
+                let others = [addend.map(|_| *input), second.map(|second| second.slot)];
+                [*out].into_iter().chain(others.into_iter().flatten()).collect()
+            }
             Node::Product(stack) if stack.add || stack.gate.is_some() => vec![stack.out],
             Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
             Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
-            Node::Add { to, .. } => vec![*to],
             Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
         }
     }
@@ -115,6 +119,17 @@ pub struct Addend {
     pub slot: SlotId,
     /// It is normalised before, all of the row by RMS, with these weights. The slot then stays as it is.
     pub norm: Option<WeightId>,
+    /// And multiplied. The slot then stays as it is.
+    pub factor: f32,
+}
+
+/// What lies beside a slot, and is normalised in the same way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Second {
+    /// The slot.
+    pub slot: SlotId,
+    /// Its weights.
+    pub weight: WeightId,
 }
 
 /// Norms of each head of queries and keys.
@@ -187,27 +202,36 @@ impl Plan {
         let node = match ops[at] {
             Op::Linear { input, products } => return self.linear(program, ops, at, *input, products),
             Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at, None),
-            Op::Norm { .. } if let Some(node) = self.normed_sum(program, ops, at) => {
+            Op::Norm { .. } if let Some((node, count)) = self.changed_sum(program, ops, at) => {
                 self.nodes.push(node);
-                return 3;
+                return count;
+            }
+            Op::Scale { .. } if let Some((node, count)) = self.changed_sum(program, ops, at) => {
+                self.nodes.push(node);
+                return count;
             }
             Op::Norm { .. } if let Some(norm) = head_norm(ops, at) => {
                 return 2 + self.rotation(ops, at + 2, Some(norm));
             }
-            Op::Add { .. } if let Some(node) = self.added_norm(ops, at, None) => {
+            Op::Norm { .. } if let Some(node) = self.both_norms(program, ops, at) => {
                 self.nodes.push(node);
                 return 2;
+            }
+            Op::Add { from, to } => {
+                let addend = Addend { slot: *from, norm: None, factor: 1.0 };
+                let (node, count) = self.sum(program, ops, at, addend, *to, 0.0);
+                self.nodes.push(node);
+                return count;
             }
             Op::Embed { table, out } => Node::Embed { table: *table, out: *out },
             Op::Select { input, out } => Node::Select { input: *input, out: *out },
             &Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
-                Node::Norm { kind, addend: None, input, group, epsilon, weight, bias, out }
+                Node::Norm { kind: Some(kind), addend: None, input, second: None, group, epsilon, weight, bias, out }
             }
             &Op::Attend { queries, over, heads, scale, softcap, out } => {
                 Node::Attend { queries, over, heads, scale, softcap, out }
             }
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up, out },
-            &Op::Add { from, to } => Node::Add { from, to },
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
         };
@@ -215,40 +239,78 @@ impl Plan {
         1
     }
 
-    /// The sum at `at` and the norm behind it, if there is one.
-    fn added_norm(&self, ops: &[&Op], at: usize, addend_norm: Option<WeightId>) -> Option<Node> {
-        let [Op::Add { from, to }, Op::Norm { kind, input, group, epsilon, weight, bias, out }] =
-            *ops.get(at..at + 2)?
-        else {
-            return None;
+    /// The sum at `at`, with the norm behind it if there is one that its kernel can do; and how many steps that is.
+    fn sum(
+        &self,
+        program: &Program,
+        ops: &[&Op],
+        at: usize,
+        addend: Addend,
+        to: SlotId,
+        addend_epsilon: f32,
+    ) -> (Node, usize) {
+        let width = program.slots[to.0].width;
+        // A kernel binds no buffer twice, and has one epsilon.
+        let apart =
+            |out: SlotId| [addend.slot, to].iter().all(|slot| self.views[slot.0].buffer != self.views[out.0].buffer);
+        if let Some(&&Op::Norm { kind, input, group, epsilon, weight, bias, out }) = ops.get(at + 1)
+            && input == to
+            && apart(out)
+            && (addend.norm.is_none() || (group, epsilon) == (width, addend_epsilon))
+        {
+            let (kind, addend) = (Some(kind), Some(addend));
+            return (Node::Norm { kind, addend, input, second: None, group, epsilon, weight, bias, out }, 2);
+        }
+        let sum = Node::Norm {
+            kind: None,
+            addend: Some(addend),
+            input: to,
+            second: None,
+            group: width,
+            epsilon: addend_epsilon,
+            weight: None,
+            bias: None,
+            out: to,
         };
-        // A kernel binds no buffer twice.
-        let is_apart = self.views[from.0].buffer != self.views[to.0].buffer;
-        let (addend, weight, bias) = (Some(Addend { slot: *from, norm: addend_norm }), *weight, *bias);
-        (input == to && out != to && out != from && is_apart).then_some(Node::Norm {
-            kind: *kind,
-            addend,
-            input: *input,
-            group: *group,
-            epsilon: *epsilon,
-            weight,
-            bias,
-            out: *out,
-        })
+        (sum, 1)
     }
 
-    /// The norm at `at` of what is added behind it, and the norm of the sum.
-    fn normed_sum(&self, program: &Program, ops: &[&Op], at: usize) -> Option<Node> {
-        let Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight, bias: None, out } = ops[at] else {
-            return None;
+    /// What is normalised or scaled at `at` only to be added to something, the sum, and a norm behind it.
+    fn changed_sum(&self, program: &Program, ops: &[&Op], at: usize) -> Option<(Node, usize)> {
+        let Op::Add { from, to } = **ops.get(at + 1)? else { return None };
+        let width = program.slots[from.0].width;
+        let (slot, norm, factor, epsilon) = match *ops[at] {
+            Op::Scale { slot, factor } => (slot, None, factor, 0.0),
+            _ => {
+                let (slot, _, epsilon, weight) = plain_norm(ops[at]).filter(|(_, group, ..)| *group == width)?;
+                (slot, Some(weight), 1.0, epsilon)
+            }
         };
-        let Some(Op::Add { from, .. }) = ops.get(at + 1) else { return None };
-        let node = self.added_norm(ops, at + 1, *weight)?;
-        let Node::Norm { group: whole, epsilon: same, input: sum, .. } = node else { return None };
-        let width = program.slots[input.0].width;
-        let is_whole = [*group, whole, program.slots[sum.0].width] == [width; 3] && same == *epsilon;
-        let is_its = input == out && out == from && weight.is_some() && is_dead(ops, at + 3, *input);
-        (is_whole && is_its).then_some(node)
+        let is_apart = self.views[from.0].buffer != self.views[to.0].buffer;
+        if slot != from || !is_apart || !is_dead(ops, at + 2, from) {
+            return None;
+        }
+        let (node, count) = self.sum(program, ops, at + 1, Addend { slot, norm, factor }, to, epsilon);
+        Some((node, 1 + count))
+    }
+
+    /// The norms of two neighbours, each of all of its row.
+    fn both_norms(&self, program: &Program, ops: &[&Op], at: usize) -> Option<Node> {
+        let of_row = |op: &Op| plain_norm(op).filter(|&(slot, group, ..)| group == program.slots[slot.0].width);
+        let (input, group, epsilon, weight) = of_row(ops[at])?;
+        let (slot, _, same, second) = of_row(ops.get(at + 1)?)?;
+        let views = [input, slot].map(|slot| self.views[slot.0]);
+        (same == epsilon && input != slot && views[0].buffer == views[1].buffer).then_some(Node::Norm {
+            kind: Some(NormKind::Rms),
+            addend: None,
+            input,
+            second: Some(Second { slot, weight: second }),
+            group,
+            epsilon,
+            weight: Some(weight),
+            bias: None,
+            out: input,
+        })
     }
 
     fn linear(&mut self, program: &Program, ops: &[&Op], at: usize, input: SlotId, products: &[Product]) -> usize {
@@ -326,17 +388,21 @@ impl Plan {
     }
 }
 
-/// The norms of queries and keys from `at` on, if what follows turns both alike, and stores the keys.
-fn head_norm(ops: &[&Op], at: usize) -> Option<HeadNorm> {
-    let of_heads = |op: &Op| match *op {
+/// The slot of a norm in place by RMS, its groups, epsilon and weights.
+fn plain_norm(op: &Op) -> Option<(SlotId, usize, f32, WeightId)> {
+    match *op {
         Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight: Some(weight), bias: None, out } => {
             (input == out).then_some((input, group, epsilon, weight))
         }
         _ => None,
-    };
+    }
+}
+
+/// The norms of queries and keys from `at` on, if what follows turns both alike, and stores the keys.
+fn head_norm(ops: &[&Op], at: usize) -> Option<HeadNorm> {
     let [first, second, turns_queries, turns_keys, store] = ops.get(at..at + 5)? else { return None };
-    let (queries, group, epsilon, query_weight) = of_heads(first)?;
-    let (keys, key_group, key_epsilon, key_weight) = of_heads(second)?;
+    let (queries, group, epsilon, query_weight) = plain_norm(first)?;
+    let (keys, key_group, key_epsilon, key_weight) = plain_norm(second)?;
     let (Op::Rotate { slot: a, head_size, rope }, Op::Rotate { slot: b, head_size: key_size, rope: key_rope }) =
         (turns_queries, turns_keys)
     else {

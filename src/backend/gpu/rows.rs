@@ -54,27 +54,6 @@ fn simple(file: &'static str, bindings: &'static str, width: u32, most_rows: u32
     Kernel { variant: Variant::new(file, bindings), groups: grid(width.div_ceil(COLUMNS), most_rows) }
 }
 
-/// Adds one slot to another.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
-pub struct AddParams {
-    /// See [`outputs`].
-    pub outputs: u32,
-    /// Numbers in a row.
-    pub width: u32,
-    /// What is added.
-    pub addend: View,
-    /// What it is added to.
-    pub sum: View,
-}
-
-impl AddParams {
-    /// Reads the addend, writes the sum.
-    pub fn kernel(&self, most_rows: u32) -> Kernel {
-        simple("add.wgsl", "uurw", self.width, most_rows)
-    }
-}
-
 /// Multiplies a slot, in place.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
@@ -210,11 +189,11 @@ impl Storage {
 /// Which norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Norm {
-    /// How.
-    pub kind: NormKind,
+    /// How; if not at all, what matters is the sum, which takes the place of the input.
+    pub kind: Option<NormKind>,
     /// The result takes the place of the input.
     pub in_place: bool,
-    /// Another slot is first added to the input, where the sum stays unless the result takes its place.
+    /// A multiple of another slot is first added to the input, where the sum stays unless the result takes its place.
     pub add: bool,
     /// That slot is normalised by RMS before, and multiplied by weights of its own. Then a row has to be one group.
     pub addend_norm: bool,
@@ -222,6 +201,8 @@ pub struct Norm {
     pub weight: bool,
     /// Then something is added to it.
     pub bias: bool,
+    /// Another part of the row is normalised too, in place, with weights of its own. Then each part is one group.
+    pub second: bool,
     /// The result is also written in eight bits. Then a row has to be one group.
     pub quantize: bool,
 }
@@ -245,6 +226,12 @@ pub struct NormParams {
     pub input: View,
     /// What is first added to it, if [`Norm::add`].
     pub addend: View,
+    /// What that is multiplied with.
+    pub addend_factor: f32,
+    /// The first number of the other part, if [`Norm::second`].
+    pub second_start: u32,
+    /// How many numbers it has.
+    pub second_width: u32,
     /// The result, if not [`Norm::in_place`].
     pub output: View,
 }
@@ -253,41 +240,46 @@ pub struct NormParams {
 const SMALL_GROUP: u32 = 256;
 
 impl NormParams {
-    /// Reads the input (unless it is written), the addend, its weight, the weight, the bias; writes the input (if in place, or if
-    /// added to), the output (if not in place), integers and scales.
+    /// Reads the input (unless it is written), the addend, its weight, the weight, that of the second part, the bias;
+    /// writes the input (if in place, or if added to), the output (if not in place), integers and scales.
     pub fn kernel(&self, norm: Norm, most_rows: u32) -> Result<Kernel> {
         let NormParams { width, group, .. } = *self;
-        let is_whole = norm.quantize || norm.addend_norm;
-        if group == 0 || is_whole && group != width {
-            return Err(Error::Gpu {
-                subject: format!("norm of rows of {width}"),
-                found: format!(
-                    "groups of {group}{}",
-                    if is_whole { " that are to be rounded, or added to" } else { "" }
-                ),
-                expected: if is_whole { "the whole row as a group" } else { "at least one number" }.into(),
-            });
+        let is_whole = norm.quantize || norm.addend_norm || norm.second;
+        let error = |found: String, expected: &str| {
+            Err(Error::Gpu { subject: format!("norm of rows of {width}"), found, expected: expected.into() })
+        };
+        if group == 0 {
+            return error("groups of 0".into(), "at least one number");
+        }
+        if is_whole && group != width {
+            return error(format!("groups of {group} in {norm:?}"), "the whole row as a group");
+        }
+        if (norm.second || norm.kind.is_none()) && !norm.in_place {
+            return error(format!("{norm:?}"), "one in place");
         }
         let is_small = group <= SMALL_GROUP && !is_whole;
         let teams = if is_small { 8 } else { 1 };
-        Ok(Kernel { variant: norm.variant(is_small), groups: grid(width.div_ceil(group).div_ceil(teams), most_rows) })
+        let groups = if norm.second { 2 } else { width.div_ceil(group) };
+        Ok(Kernel { variant: norm.variant(is_small), groups: grid(groups.div_ceil(teams), most_rows) })
     }
 }
 
 impl Norm {
     fn variant(self, is_small: bool) -> Variant {
-        let Norm { kind, in_place, add, addend_norm, weight, bias, quantize } = self;
+        let Norm { kind, in_place, add, addend_norm, weight, bias, second, quantize } = self;
         let changes_input = in_place || add;
         let (lanes, steps) = if is_small { (32, 5) } else { (256, 8) };
         let variant = Variant::new("norm.wgsl", "")
-            .flag("LAYER", kind == NormKind::Layer)
-            .flag("L2", kind == NormKind::L2)
+            .flag("LAYER", kind == Some(NormKind::Layer))
+            .flag("L2", kind == Some(NormKind::L2))
+            .flag("KEEP", kind.is_none())
             .flag("IN_PLACE", in_place)
             .flag("CHANGES_INPUT", changes_input)
             .flag("ADD", add)
             .flag("ADDEND_NORM", addend_norm)
             .flag("WEIGHT", weight)
             .flag("BIAS", bias)
+            .flag("SECOND", second)
             .flag("QUANTIZE", quantize)
             .flag("WHOLE", !is_small)
             .constant("LANES", lanes)
@@ -298,6 +290,7 @@ impl Norm {
             .read("ADDEND", add)
             .read("ADDEND_WEIGHT", addend_norm)
             .read("WEIGHT", weight)
+            .read("SECOND_WEIGHT", second)
             .read("BIAS", bias)
             .write("INPUT", changes_input)
             .write("OUTPUT", !in_place)
@@ -472,13 +465,19 @@ pub struct Draw {
 pub(super) fn variants() -> Vec<Variant> {
     let all = [false, true];
     let mut variants = vec![];
-    for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2] {
+    for kind in [Some(NormKind::Rms), Some(NormKind::Layer), Some(NormKind::L2), None] {
         for bits in 0..32 {
             let [in_place, add, weight, bias, quantize] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
-            let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, quantize };
+            let norm = Norm { kind, in_place, add, addend_norm: false, weight, bias, second: false, quantize };
+            if kind.is_none() && !in_place {
+                continue;
+            }
             variants.push(norm.variant(false));
             if add {
                 variants.push(Norm { addend_norm: true, ..norm }.variant(false));
+            }
+            if in_place && !add && !quantize {
+                variants.push(Norm { second: true, ..norm }.variant(false));
             }
             if !quantize {
                 variants.push(norm.variant(true));
@@ -491,7 +490,6 @@ pub(super) fn variants() -> Vec<Variant> {
         }
     }
     let kernels = [
-        AddParams::default().kernel(1),
         ScaleParams::default().kernel(1),
         SoftcapParams::default().kernel(1),
         SelectParams::default().kernel(1),

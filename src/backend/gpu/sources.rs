@@ -8,7 +8,6 @@ macro_rules! sources {
 }
 
 sources! {
-    "add.wgsl"
     "argmax.wgsl"
     "attend_merge.wgsl"
     "attend_split.wgsl"

@@ -38,9 +38,9 @@ impl Store {
                         store.biases.insert(key, filled(gpu, "biases", bytemuck::cast_slice(&bias)).await?);
                     }
                 }
-                Node::Norm { addend, weight, bias, .. } => {
-                    let addend_weight = addend.and_then(|addend| addend.norm);
-                    for id in weight.iter().chain(bias).chain(&addend_weight) {
+                Node::Norm { addend, second, weight, bias, .. } => {
+                    let others = [addend.and_then(|addend| addend.norm), second.map(|second| second.weight)];
+                    for id in weight.iter().chain(bias).chain(others.iter().flatten()) {
                         let buffer = filled(gpu, "vector", bytemuck::cast_slice(weights.vector(*id))).await?;
                         store.vectors.insert(*id, buffer);
                     }

@@ -253,12 +253,13 @@ impl<'g> Sample<'g> {
             ..NormParams::default()
         };
         let norm = Norm {
-            kind: NormKind::Rms,
+            kind: Some(NormKind::Rms),
             in_place: false,
             add: false,
             addend_norm: false,
             weight: true,
             bias: false,
+            second: false,
             quantize: written.len() > 1,
         };
         let kernel = params.kernel(norm, TOKENS)?;
