@@ -337,20 +337,15 @@ fn devices() -> Vec<Gpu> {
 fn check_all(cases: &[Case]) {
     let gpus = devices();
     let mut random = Random(17);
-    for (index, &case) in cases.iter().enumerate() {
+    for &case in cases {
         let setting = Setting::new(case, &mut random);
-        for gpu in gpus.iter().filter(|gpu| index == 0 || !is_slow(gpu)) {
+        for gpu in &gpus {
             setting.run_split(gpu);
             if case.slabs == 1 {
                 setting.run_tile(gpu);
             }
         }
     }
-}
-
-/// Whether the driver takes seconds to compile these kernels, so that it gets only the first case of each test.
-fn is_slow(gpu: &Gpu) -> bool {
-    gpu.checked() && gpu.info().name.contains("SwiftShader")
 }
 
 #[test]
@@ -559,9 +554,7 @@ const TURNS_START: usize = 3;
 fn check_turnings(turnings: &[Turning]) {
     let gpus = devices();
     let mut random = Random(3);
-    for (index, turning) in turnings.iter().enumerate() {
-        gpus.iter().filter(|gpu| index == 0 || !is_slow(gpu)).for_each(|gpu| turning.run(gpu, &mut random));
-    }
+    turnings.iter().for_each(|turning| gpus.iter().for_each(|gpu| turning.run(gpu, &mut random)));
 }
 
 #[test]

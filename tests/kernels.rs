@@ -81,13 +81,9 @@ fn on(gpu: &Gpu, kernel: &Kernel, rows: usize, params: &impl Pod, storage: &[Dat
 /// Calls a check for each GPU and shape.
 fn everywhere(check: impl Fn(&Gpu, &mut Random, usize, usize)) {
     let mut random = Random(1);
-    gpus().iter().for_each(|gpu| over(gpu, &SHAPES, &mut random, &check));
-}
-
-/// Calls a check for each shape. With checks, where one of the devices takes a second for a shader, those of 9 rows do.
-fn over(gpu: &Gpu, shapes: &[(usize, usize)], random: &mut Random, check: impl Fn(&Gpu, &mut Random, usize, usize)) {
-    let shapes = shapes.iter().filter(|(rows, _)| !gpu.checked() || *rows == 9);
-    shapes.for_each(|&(rows, width)| check(gpu, random, rows, width));
+    for gpu in gpus() {
+        SHAPES.iter().for_each(|&(rows, width)| check(&gpu, &mut random, rows, width));
+    }
 }
 
 #[test]
@@ -310,14 +306,11 @@ fn norms_of_groups() {
     let shapes = [(1, 64, 64), (3, 20 * 64, 64), (9, 9 * 33, 33), (2, 3 * 300, 300), (3, 250, 100), (1, 70, 1)];
     for (at, gpu) in gpus().iter().enumerate() {
         for (i, (rows, width, group)) in shapes.into_iter().enumerate() {
-            over(gpu, &[(rows, width)], &mut random, |gpu, random, rows, width| {
-                let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word() % one_of == 0);
-                let kind = KINDS[(at + i) % 4];
-                let in_place = in_place || kind.is_none();
-                let (weight, no) = (true, false);
-                let norm = Norm { kind, in_place, add, addend_norm: no, weight, bias, second: no, quantize: no };
-                check_norm(gpu, random, norm, rows, width, group, i % 2 == 0);
-            });
+            let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word() % one_of == 0);
+            let kind = KINDS[(at + i) % 4];
+            let in_place = in_place || kind.is_none();
+            let norm = Norm { kind, in_place, add, weight: true, bias, ..PLAIN };
+            check_norm(gpu, &mut random, norm, rows, width, group, i % 2 == 0);
         }
     }
 }
@@ -328,8 +321,7 @@ fn sums() {
     everywhere(|gpu, random, rows, width| {
         let (yes, no) = (true, false);
         for (addend_norm, quantize) in [(no, no), (yes, no), (yes, yes)] {
-            let (kind, in_place, add) = (None, yes, yes);
-            let norm = Norm { kind, in_place, add, addend_norm, weight: no, bias: no, second: no, quantize };
+            let norm = Norm { kind: None, in_place: yes, add: yes, addend_norm, quantize, ..PLAIN };
             check_norm(gpu, random, norm, rows, width, width, true);
         }
     });
@@ -352,8 +344,7 @@ fn norms_of_two_parts() {
                 second_width: second_width as u32,
                 ..NormParams::default()
             };
-            let kind = Some(NormKind::Rms);
-            let norm = Norm { kind, in_place: true, second: true, weight: true, ..PLAIN };
+            let norm = Norm { in_place: true, second: true, weight: true, ..PLAIN };
             let expected = slot.map(|_, values| {
                 let (first, rest) = values.split_at_mut(width);
                 ops::norm(NormKind::Rms, first, width, 1e-5, Some(&weight), None);
@@ -467,7 +458,9 @@ fn where_rows_are_long(check: impl Fn(&Gpu, &mut Random, usize, usize)) {
     let mut random = Random(4);
     let mut seen = vec![];
     for gpu in gpus() {
-        over(&gpu, &[(1, 1), (3, 31), (9, 257), (2, 4100)], &mut random, &check);
+        for (rows, width) in [(1, 1), (3, 31), (9, 257), (2, 4100)] {
+            check(&gpu, &mut random, rows, width);
+        }
         if !seen.contains(&gpu.info().name) {
             seen.push(gpu.info().name.clone());
             check(&gpu, &mut random, 2, 152_064);
