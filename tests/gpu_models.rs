@@ -242,7 +242,11 @@ fn check_quantized(part: usize) {
     for name in names.iter().skip(part).step_by(2) {
         let golden = Golden::open(&folder, name);
         let following = golden.follow_on_cpu(8);
-        for gpu in gpus.iter().filter(|gpu| !gpu.checked() && (is_fastest(gpu) || !is_slow(gpu))) {
+        for gpu in gpus.iter().filter(|gpu| !gpu.checked()) {
+            // SwiftShader's compiler takes half an hour for all of them.
+            if is_slow(gpu) && !(is_fastest(gpu) && ["llama.Q4_K_M", "llama.Q8_0"].contains(&name.as_str())) {
+                continue;
+            }
             if !is_slow(gpu) {
                 golden.check_quantized(gpu, CacheFormat::F32, &following);
             }
