@@ -13,7 +13,9 @@
 //! whose logits are asked for) and writes slots of the same, except [`Op::Select`], which goes from the one to the other.
 
 use crate::gguf::TensorType;
+use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 /// An activation: one row of `width` numbers a token.
 #[derive(Debug, Clone, PartialEq)]
@@ -292,6 +294,41 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The slots that it reads.
+    pub fn reads(&self) -> Vec<SlotId> {
+        match self {
+            Op::Embed { .. } => vec![],
+            Op::Select { input, .. } | Op::Norm { input, .. } | Op::Linear { input, .. } => vec![*input],
+            Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
+            Op::Store { keys, values, .. } => vec![*keys, *values],
+            Op::Attend { queries, .. } => vec![*queries],
+            Op::Gate { gate, up, .. } => vec![*gate, *up],
+            Op::Add { from, to } => vec![*from, *to],
+        }
+    }
+
+    /// The slots that it writes.
+    pub fn writes(&self) -> Vec<SlotId> {
+        match self {
+            Op::Embed { out, .. } | Op::Select { out, .. } | Op::Norm { out, .. } => vec![*out],
+            Op::Linear { products, .. } => products.iter().map(|product| product.out).collect(),
+            Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
+            Op::Store { .. } => vec![],
+            Op::Attend { out, .. } | Op::Gate { out, .. } => vec![*out],
+            Op::Add { to, .. } => vec![*to],
+        }
+    }
+
+    /// The keys and values that it writes or reads.
+    pub fn key_values(&self) -> Option<KeyValuesId> {
+        match self {
+            Op::Store { to: id, .. } | Op::Attend { over: id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// An op, and the layer it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -326,7 +363,81 @@ pub struct Program {
     pub output: Option<SlotId>,
 }
 
+/// Neighbouring steps that run on one device, and what crosses over to it and from it. A slot stays on a device where it
+/// was last written until another writes it, so only what another device has written is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The device, as an index.
+    pub device: usize,
+    /// Which steps.
+    pub steps: Range<usize>,
+    /// What has to be brought here before the first of them.
+    pub given: Vec<SlotId>,
+    /// What another device, or whoever runs the program, takes from here after the last of them.
+    pub wanted: Vec<SlotId>,
+}
+
 impl Program {
+    /// The program as one segment.
+    pub fn whole(&self) -> Vec<Segment> {
+        self.segments(&vec![0; self.steps.len()])
+    }
+
+    /// The program cut where the device changes. `devices` says where each step runs.
+    pub fn segments(&self, devices: &[usize]) -> Vec<Segment> {
+        let mut segments: Vec<Segment> = vec![];
+        for (at, &device) in devices.iter().enumerate().take(self.steps.len()) {
+            match segments.last_mut() {
+                Some(last) if last.device == device => last.steps.end = at + 1,
+                _ => segments.push(Segment { device, steps: at..at + 1, given: vec![], wanted: vec![] }),
+            }
+        }
+        // Which devices have what a slot holds now, and which segment wrote it.
+        let mut holders: Vec<(Vec<usize>, usize)> = vec![(vec![], 0); self.slots.len()];
+        for index in 0..segments.len() {
+            let Segment { device, steps, .. } = segments[index].clone();
+            for op in self.steps[steps].iter().map(|step| &step.op) {
+                for slot in op.reads() {
+                    let (devices, writer) = &mut holders[slot.0];
+                    if !devices.is_empty() && !devices.contains(&device) {
+                        devices.push(device);
+                        segments[index].given.push(slot);
+                        if !segments[*writer].wanted.contains(&slot) {
+                            segments[*writer].wanted.push(slot);
+                        }
+                    }
+                }
+                op.writes().into_iter().for_each(|slot| holders[slot.0] = (vec![device], index));
+            }
+        }
+        if let Some(output) = self.output
+            && let Some(segment) = segments.get_mut(holders[output.0].1)
+        {
+            segment.wanted.push(output);
+        }
+        segments
+    }
+
+    /// The layers whose keys and values are kept where these segments run.
+    pub fn cached_layers(&self, segments: &[Segment]) -> HashSet<u32> {
+        let steps = segments.iter().flat_map(|segment| self.steps.get(segment.steps.clone()).unwrap_or_default());
+        let kept = steps.filter_map(|step| self.key_values.get(step.op.key_values()?.0));
+        kept.map(|kept| kept.layer as u32).collect()
+    }
+
+    /// Whether nobody reads a slot from step `at` on before it is written anew.
+    pub fn is_dead(&self, at: usize, slot: SlotId) -> bool {
+        for Step { op, .. } in self.steps.iter().skip(at) {
+            if op.reads().contains(&slot) {
+                return false;
+            }
+            if op.writes().contains(&slot) {
+                return true;
+            }
+        }
+        self.output != Some(slot)
+    }
+
     /// The bytes of weights that a single token reads: its row of the embedding table, and each matrix that it is
     /// multiplied with, that of the logits among them.
     pub fn token_weight_bytes(&self) -> u64 {

@@ -180,7 +180,7 @@ fn a_step_that_finds_no_room_leaves_the_sequence_as_it_was() {
         let rest = Batch { tokens: &tokens[40..], outputs: &Vec::from_iter(0..20) };
         let error = wait(&gpu, executor.run(rest, &mut sequence)).unwrap_err();
         let Error::GpuMemory { what, bytes } = &error else { panic!("{error}") };
-        assert_eq!((what.as_str(), *bytes, sequence.len()), ("logits", 16 * 128 * 4, 40));
+        assert_eq!((what.as_str(), *bytes, sequence.len()), ("results of a step", 16 * 128 * 4, 40));
         let logits = wait(&gpu, executor.run(rest, &mut sequence)).unwrap();
         assert!(nmse(&logits, &world.cpu(&tokens, &[60])[40 * 128..]) < NMSE, "on {gpu:?}");
     }

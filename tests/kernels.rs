@@ -306,7 +306,7 @@ fn norms_of_groups() {
     let shapes = [(1, 64, 64), (3, 20 * 64, 64), (9, 9 * 33, 33), (2, 3 * 300, 300), (3, 250, 100), (1, 70, 1)];
     for (at, gpu) in gpus().iter().enumerate() {
         for (i, (rows, width, group)) in shapes.into_iter().enumerate() {
-            let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word() % one_of == 0);
+            let [in_place, add, bias] = [2, 3, 2].map(|one_of| random.word().is_multiple_of(one_of));
             let kind = KINDS[(at + i) % 4];
             let in_place = in_place || kind.is_none();
             let norm = Norm { kind, in_place, add, weight: true, bias, ..PLAIN };

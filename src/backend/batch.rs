@@ -14,18 +14,54 @@ pub struct Batch<'a> {
     pub outputs: &'a [usize],
 }
 
-impl Batch<'_> {
-    /// How many numbers a slot holds while this runs.
-    pub(super) fn numbers(&self, slot: &Slot) -> usize {
-        let rows = match slot.rows {
+impl<'a> Batch<'a> {
+    /// How many rows there are of a kind.
+    pub(super) fn rows(&self, kind: Rows) -> usize {
+        match kind {
             Rows::Tokens => self.tokens.len(),
             Rows::Outputs => self.outputs.len(),
-        };
-        rows * slot.width
+        }
+    }
+
+    /// How many numbers a slot holds while this runs.
+    pub(super) fn numbers(&self, slot: &Slot) -> usize {
+        self.rows(slot.rows) * slot.width
+    }
+
+    /// The batch in pieces of at most so many tokens and outputs each: tokens, and the outputs among them.
+    pub fn chunks(self, most_tokens: usize, most_outputs: usize) -> impl Iterator<Item = (&'a [u32], Vec<usize>)> {
+        let mut rest = self.tokens;
+        std::iter::from_fn(move || {
+            let first = self.tokens.len() - rest.len();
+            let mut count = rest.len().min(most_tokens);
+            let outputs = self.outputs.iter().filter_map(|output| output.checked_sub(first));
+            let mut outputs: Vec<usize> = outputs.take_while(|output| *output < count).collect();
+            if let Some(output) = outputs.get(most_outputs) {
+                count = *output;
+                outputs.truncate(most_outputs);
+            }
+            let (tokens, later) = rest.split_at(count);
+            rest = later;
+            (count > 0).then_some((tokens, outputs))
+        })
+    }
+
+    /// Takes a sequence back to where it was before a batch of which a part has failed. Returns the error, in terms of
+    /// the whole batch.
+    pub fn undo(&self, sequence: &mut Sequence, before: u32, error: Error) -> Error {
+        if let Err(error) = sequence.truncate(before) {
+            return error;
+        }
+        match error {
+            Error::ContextFull { limit_tokens, .. } => {
+                Error::ContextFull { used_tokens: before, asked_tokens: self.len_tokens(), limit_tokens }
+            }
+            error => error,
+        }
     }
 
     /// Refuses tokens that there are not, and outputs that are out of place.
-    pub(super) fn check(&self, program: &Program) -> Result<()> {
+    pub fn check(&self, program: &Program) -> Result<()> {
         let wrong = |subject: &str, found: String, expected: String| {
             Err(Error::Model { subject: subject.into(), found, expected })
         };
@@ -46,13 +82,13 @@ impl Batch<'_> {
     }
 
     /// Finds pages for the batch. Returns the copies that must be made before anything is stored.
-    pub(super) fn begin(&self, program: &Program, sequence: &mut Sequence) -> Result<Vec<PageCopy>> {
+    pub fn begin(&self, program: &Program, sequence: &mut Sequence) -> Result<Vec<PageCopy>> {
         self.check(program)?;
         sequence.reserve(self.len_tokens())
     }
 
     /// Lets the sequence grow by the batch if all went well. If it did not, the sequence is what it was before.
-    pub(super) fn end<T>(&self, sequence: &mut Sequence, result: Result<T>) -> Result<T> {
+    pub fn end<T>(&self, sequence: &mut Sequence, result: Result<T>) -> Result<T> {
         match &result {
             Ok(_) => sequence.commit(self.len_tokens())?,
             Err(_) => sequence.truncate(sequence.len())?,

@@ -18,7 +18,7 @@ use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use crate::program::{Op, Product, Program, SlotId};
+use crate::program::{Op, Product, Program, Segment, SlotId};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,7 +48,8 @@ pub struct Executor {
     weights: Arc<Weights>,
     pool: Pool,
     level: Level,
-    /// The matrices of each step; none for steps that are not linear.
+    segments: Vec<Segment>,
+    /// The matrices of each step; none for steps that are not linear, or not in the segments.
     matrices: Vec<Arc<[Matrix]>>,
     scratch: Mutex<Scratch>,
 }
@@ -90,6 +91,21 @@ impl Turns {
     }
 }
 
+impl Scratch {
+    /// Makes room for a batch, and finds out how far its positions turn.
+    fn begin(&mut self, weights: &Weights, batch: Batch, sequence: &Sequence) {
+        let (program, start) = (&weights.program, sequence.len() as usize);
+        self.slots.resize_with(program.slots.len(), Arc::default);
+        for (numbers, slot) in self.slots.iter_mut().zip(&program.slots) {
+            Arc::make_mut(numbers).resize(batch.numbers(slot), 0.0);
+        }
+        self.turns.resize_with(program.ropes.len(), Arc::default);
+        for ((turns, rope), angles) in self.turns.iter_mut().zip(&program.ropes).zip(&weights.angles) {
+            Arc::make_mut(turns).set(angles, rope.magnitude, start..start + batch.tokens.len());
+        }
+    }
+}
+
 /// As many numbers as are whole rows, and enough for a worker at once.
 fn rows_of(width: usize) -> usize {
     width * (CHUNK_NUMBERS / width.max(1)).max(1)
@@ -105,6 +121,17 @@ struct Run<'a, 'm> {
 impl Executor {
     /// Packs the weights of a program.
     pub fn new(file: Arc<Gguf>, program: Program, options: ExecutorOptions) -> Result<Self> {
+        let segments = program.whole();
+        Self::of_segments(file, program, segments, options)
+    }
+
+    /// Packs the weights of some segments of a program.
+    pub fn of_segments(
+        file: Arc<Gguf>,
+        program: Program,
+        segments: Vec<Segment>,
+        options: ExecutorOptions,
+    ) -> Result<Self> {
         let weights = Arc::new(Weights::new(file, program)?);
         let pool = Pool::new(options.threads);
         let matrix = |product: &Product| {
@@ -113,12 +140,13 @@ impl Executor {
             let bytes = weights.rows(product.weight, rows.clone())?;
             Matrix::new(weight.tensor_type, rows.len(), weight.columns, bytes, options.matrices, &pool)
         };
-        let matrices = weights.program.steps.iter().map(|step| match &step.op {
-            Op::Linear { products, .. } => products.iter().map(matrix).collect(),
+        let is_here = |at| segments.iter().any(|segment| segment.steps.contains(&at));
+        let matrices = weights.program.steps.iter().enumerate().map(|(at, step)| match &step.op {
+            Op::Linear { products, .. } if is_here(at) => products.iter().map(matrix).collect(),
             _ => Ok(Arc::default()),
         });
         let matrices = matrices.collect::<Result<_>>()?;
-        Ok(Executor { weights, pool, level: options.matrices.level, matrices, scratch: Mutex::default() })
+        Ok(Executor { weights, pool, level: options.matrices.level, segments, matrices, scratch: Mutex::default() })
     }
 
     /// The program.
@@ -136,28 +164,41 @@ impl Executor {
         self.matrices.iter().flat_map(|matrices| matrices.iter()).map(|matrix| matrix.packed_bytes() as u64).sum()
     }
 
-    /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
+    /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other. Only if all of
+    /// the program is here.
     ///
     /// If this fails, the sequence is what it was before.
     pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
-        let program = self.program();
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        scratch.slots.resize_with(program.slots.len(), Arc::default);
-        for (numbers, slot) in scratch.slots.iter_mut().zip(&program.slots) {
-            Arc::make_mut(numbers).resize(batch.numbers(slot), 0.0);
-        }
-        memory::run(batch, program, sequence, memory, |sequence, memory| {
-            let start = sequence.len() as usize;
-            scratch.turns.resize_with(program.ropes.len(), Arc::default);
-            for ((turns, rope), angles) in scratch.turns.iter_mut().zip(&program.ropes).zip(&self.weights.angles) {
-                Arc::make_mut(turns).set(angles, rope.magnitude, start..start + batch.tokens.len());
-            }
-            let mut run = Run { batch, sequence, memory };
-            for (step, matrices) in program.steps.iter().zip(&self.matrices) {
-                self.step(&step.op, matrices, &mut run, &mut scratch)?;
-            }
-            Ok(program.output.map(|output| scratch.slots[output.0].to_vec()).unwrap_or_default())
+        memory::run(batch, self.program(), sequence, memory, |sequence, memory| {
+            let wanted = self.run_segment(0, batch, sequence, memory, &[])?;
+            Ok(wanted.into_iter().next().map_or(vec![], |logits| logits.to_vec()))
         })
+    }
+
+    /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
+    /// segment's slots of these names. The first of them that runs for a batch takes note of its positions.
+    pub fn run_segment(
+        &self,
+        index: usize,
+        batch: Batch,
+        sequence: &Sequence,
+        memory: &mut PageMemory,
+        given: &[Arc<Vec<f32>>],
+    ) -> Result<Vec<Arc<Vec<f32>>>> {
+        let (program, segment) = (self.program(), &self.segments[index]);
+        let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if index == 0 {
+            scratch.begin(&self.weights, batch, sequence);
+        }
+        for (slot, values) in segment.given.iter().zip(given) {
+            scratch.slots[slot.0] = values.clone();
+        }
+        let mut run = Run { batch, sequence, memory };
+        let steps = program.steps.iter().zip(&self.matrices);
+        for (step, matrices) in steps.skip(segment.steps.start).take(segment.steps.len()) {
+            self.step(&step.op, matrices, &mut run, scratch)?;
+        }
+        Ok(segment.wanted.iter().map(|slot| scratch.slots[slot.0].clone()).collect())
     }
 
     fn step(&self, op: &Op, matrices: &Arc<[Matrix]>, run: &mut Run, scratch: &mut Scratch) -> Result<()> {

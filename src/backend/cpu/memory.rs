@@ -12,6 +12,7 @@ use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, P
 use crate::gguf::TensorType;
 use crate::program::Program;
 use crate::quant::Format;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,6 +54,12 @@ impl Layer {
 impl PageMemory {
     /// Memory for the pages of a cache; takes none until something is stored.
     pub fn new(cache: &Cache, format: CacheFormat) -> Result<Self> {
+        let layers = cache.groups().iter().flat_map(|group| &group.layers).map(|layer| layer.layer);
+        Self::of_layers(cache, &layers.collect(), format)
+    }
+
+    /// The same for only some of its layers.
+    pub fn of_layers(cache: &Cache, own: &HashSet<u32>, format: CacheFormat) -> Result<Self> {
         let row_bytes = |size: u32| format.row_bytes(size) as usize;
         let format_of_rows = Format::of(format.tensor_type())?;
         let groups = cache.groups().iter().map(|group| {
@@ -60,7 +67,8 @@ impl PageMemory {
             let layers = group.layers.iter().map(|&shape| {
                 let (key_bytes, value_bytes) = (row_bytes(shape.key_size), row_bytes(shape.value_size));
                 let layer = Layer { shape, start: page_bytes, key_bytes, value_bytes };
-                page_bytes += PAGE_POSITIONS as usize * shape.kv_heads as usize * (key_bytes + value_bytes);
+                let heads = if own.contains(&shape.layer) { shape.kv_heads } else { 0 };
+                page_bytes += PAGE_POSITIONS as usize * heads as usize * (key_bytes + value_bytes);
                 layer
             });
             let layers = layers.collect();

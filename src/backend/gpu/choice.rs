@@ -17,7 +17,7 @@ use super::slots::Slots;
 use super::step::StepBuffers;
 use crate::backend::batch::Batch;
 use crate::cache::Sequence;
-use crate::program::{Program, Rows};
+use crate::program::{Program, Rows, SlotId};
 use crate::{Error, Result};
 use wgpu::BufferUsages;
 
@@ -84,15 +84,15 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// For the logits of a program, if it has any.
+    /// For the logits of a program.
     pub async fn new(
         gpu: &Gpu,
         pipelines: &Pipelines,
         program: &Program,
+        output: SlotId,
         slots: &Slots,
         step: &StepBuffers,
-    ) -> Result<Option<Self>> {
-        let Some(output) = program.output else { return Ok(None) };
+    ) -> Result<Self> {
         let (row, view) = (outputs(Rows::Outputs), slots.view(output));
         let view = View { start: view.start, stride: view.stride };
         let width = program.slots[output.0].width as u32;
@@ -128,7 +128,7 @@ impl Chooser {
         let several = Recording::new(gpu, pipelines, &step.step, drafts).await?;
         // One step at hand, and one ahead.
         let spare = vec![TicketBuffers::new(gpu).await?, TicketBuffers::new(gpu).await?];
-        Ok(Some(Chooser { best, several, draw, candidates, guess, most, spare }))
+        Ok(Chooser { best, several, draw, candidates, guess, most, spare })
     }
 
     /// What finds the candidates, and draws one.
@@ -209,7 +209,9 @@ impl GpuExecutor {
                 gpu.queue().write_buffer(draw, 0, bytemuck::bytes_of(&wanted));
             }
         };
-        match self.lanes[lane].submit(&gpu, size, prepare, Some(next), &copies).await {
+        let lane = &self.lanes[lane];
+        let [whole] = &lane.recordings[..] else { return Err(missing()) };
+        match lane.submit(&gpu, whole, size, prepare, Some(next), &copies).await {
             Ok(flight) => {
                 let reading = Reading::start(&buffers.target, GUESS_AT + 4);
                 Ok(Ticket { flight, reading, buffers, candidates: wanted.candidates, size })

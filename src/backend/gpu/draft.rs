@@ -14,6 +14,7 @@ use crate::program::{Activation, Program, Rows, SlotId, WeightId};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// All that dispatches are made of, for batches of up to so many tokens.
 pub struct Drafting<'a> {
@@ -70,11 +71,11 @@ impl Drafts {
 }
 
 impl Drafting<'_> {
-    /// The dispatches of the program.
-    pub fn drafts(&self) -> Result<Vec<Draft>> {
+    /// The dispatches of some of the plan's nodes: those of a segment.
+    pub fn drafts(&self, nodes: Range<usize>) -> Result<Vec<Draft>> {
         let mut drafts = Drafts { list: vec![], rounded: HashSet::new() };
-        for (index, node) in self.plan.nodes.iter().enumerate() {
-            self.node(index, node, &mut drafts)?;
+        for index in nodes {
+            self.node(index, &self.plan.nodes[index], &mut drafts)?;
         }
         Ok(drafts.list)
     }

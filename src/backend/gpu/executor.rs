@@ -23,8 +23,9 @@ use crate::backend::weights::Weights;
 use crate::cache::{Cache, PageCopy, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
-use crate::program::{Program, Rows};
+use crate::program::{Program, Rows, Segment, SlotId};
 use crate::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use wgpu::BufferUsages;
@@ -53,7 +54,8 @@ pub struct GpuExecutor {
     slots: Slots,
     pages: Pages,
     store: Store,
-    /// The program, recorded for several numbers of tokens, in ascending order.
+    segments: Vec<Segment>,
+    /// The segments, recorded for several numbers of tokens, in ascending order.
     pub(super) lanes: Vec<Lane>,
     pipelines: Pipelines,
     pub(super) chooser: Option<Chooser>,
@@ -71,16 +73,30 @@ impl GpuExecutor {
         format: CacheFormat,
         options: GpuExecutorOptions,
     ) -> Result<Self> {
+        let segments = program.whole();
+        Self::of_segments(gpu, file, program, segments, cache, format, options).await
+    }
+
+    /// Brings some segments of a program to a GPU.
+    pub async fn of_segments(
+        gpu: &Gpu,
+        file: Arc<Gguf>,
+        program: Program,
+        segments: Vec<Segment>,
+        cache: &Cache,
+        format: CacheFormat,
+        options: GpuExecutorOptions,
+    ) -> Result<Self> {
         let weights = Weights::new(file, program)?;
         let program = &weights.program;
-        let plan = Plan::new(program);
+        let plan = Plan::new(program, &segments);
         let limits = cache.limits();
         let asked_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
         let chunk_tokens = rows_that_fit(gpu, &plan, Rows::Tokens, asked_tokens)?;
         let step =
             StepBuffers::new(gpu, chunk_tokens, limits.context_tokens, cache.groups().len(), &program.ropes).await?;
         let slots = Slots::new(gpu, program, &plan, chunk_tokens).await?;
-        let pages = Pages::new(gpu, cache, format).await?;
+        let pages = Pages::new(gpu, cache, &program.cached_layers(&segments), format).await?;
         let store = Store::new(gpu, &weights, &plan).await?;
         let pipelines = Pipelines::default();
         let mut lanes: Vec<Lane> = vec![];
@@ -101,15 +117,36 @@ impl GpuExecutor {
                     partials: &partials,
                     tokens,
                 };
-                let recording = Recording::new(gpu, &pipelines, &step.step, drafting.drafts()?).await?;
-                lanes.push(Lane::new(tokens, recording, options.submit_budget));
+                let mut recordings = vec![];
+                for part in &plan.parts {
+                    let drafts = drafting.drafts(part.nodes.clone())?;
+                    recordings.push(Recording::new(gpu, &pipelines, &step.step, drafts).await?);
+                }
+                lanes.push(Lane::new(tokens, recordings, options.submit_budget));
             }
         }
-        let chooser = Chooser::new(gpu, &pipelines, program, &slots, &step).await?;
+        let is_whole = matches!(&segments[..], [segment] if segment.steps == (0..program.steps.len()));
+        let chooser = match program.output.filter(|_| is_whole) {
+            Some(output) => Some(Chooser::new(gpu, &pipelines, program, output, &slots, &step).await?),
+            None => None,
+        };
         let gpu = gpu.clone();
         log::info!("{} pipelines on {} in {:.2} s", pipelines.len(), gpu.info().name, pipelines.seconds());
         let readback = None;
-        Ok(GpuExecutor { gpu, weights, step, slots, pages, store, lanes, pipelines, chooser, chunk_tokens, readback })
+        Ok(GpuExecutor {
+            gpu,
+            weights,
+            step,
+            slots,
+            pages,
+            store,
+            segments,
+            lanes,
+            pipelines,
+            chooser,
+            chunk_tokens,
+            readback,
+        })
     }
 
     /// The program.
@@ -149,42 +186,27 @@ impl GpuExecutor {
 
     /// The shaders that a step of one token dispatches, in order.
     pub fn token_dispatches(&self) -> impl Iterator<Item = &'static str> {
-        self.lanes.iter().take(1).flat_map(|lane| lane.recording.names())
+        self.lanes.iter().take(1).flat_map(|lane| &lane.recordings).flat_map(Recording::names)
+    }
+
+    /// The most tokens whose logits can be asked for at once.
+    pub fn most_outputs(&self) -> usize {
+        self.slots.most_outputs()
     }
 
     /// Runs a batch: the sequence, which is one of the cache that this was made for, grows by it. Returns the logits of
-    /// the outputs, one row after the other.
+    /// the outputs, one row after the other. Only if all of the program is here.
     ///
     /// If this fails, the sequence is what it was before.
     pub async fn run(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         batch.check(self.program())?;
         let before = sequence.len();
         let mut logits = vec![];
-        let mut rest = batch.tokens;
-        while !rest.is_empty() {
-            let first = batch.tokens.len() - rest.len();
-            let outputs = batch.outputs.iter().filter_map(|output| output.checked_sub(first));
-            let mut outputs: Vec<usize> = outputs.take_while(|output| *output < self.chunk_tokens as usize).collect();
-            let mut count = rest.len().min(self.chunk_tokens as usize);
-            if let Some(output) = outputs.get(self.slots.most_outputs()) {
-                count = *output;
-                outputs.truncate(self.slots.most_outputs());
-            }
-            let (tokens, later) = rest.split_at(count);
+        for (tokens, outputs) in batch.chunks(self.chunk_tokens as usize, self.most_outputs()) {
             match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence).await {
                 Ok(part) => logits.extend(part),
-                Err(error) => {
-                    sequence.truncate(before)?;
-                    let asked_tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX);
-                    return Err(match error {
-                        Error::ContextFull { limit_tokens, .. } => {
-                            Error::ContextFull { used_tokens: before, asked_tokens, limit_tokens }
-                        }
-                        error => error,
-                    });
-                }
+                Err(error) => return Err(batch.undo(sequence, before, error)),
             }
-            rest = later;
         }
         Ok(logits)
     }
@@ -197,7 +219,10 @@ impl GpuExecutor {
         self.begin_step(&mut encoder, batch, sequence, &copies);
         self.gpu.queue().submit([encoder.finish()]);
         let lane = self.lane(size)?;
-        let result = profile(&self.gpu, &self.lanes[lane].recording, size).await;
+        let mut result = Ok(Profile::default());
+        if let [whole] = &self.lanes[lane].recordings[..] {
+            result = profile(&self.gpu, whole, size).await;
+        }
         batch.end(sequence, result)
     }
 
@@ -213,42 +238,84 @@ impl GpuExecutor {
     async fn run_chunk(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         self.gpu.check()?;
         // From the reservation of pages to the first submission nothing waits, so that no copy of a page is left out.
-        let target = self.target(batch.outputs.len()).await?;
+        let target = self.target(0, batch).await?;
         let copies = batch.begin(self.program(), sequence)?;
-        let result = self.steps(batch, sequence, &copies, target).await;
-        batch.end(sequence, result)
+        let result = self.submit(0, batch, sequence, &copies, &[], target).await;
+        batch.end(sequence, result).map(|mut slots| slots.pop().unwrap_or_default())
     }
 
-    async fn steps(
+    /// Copies pages that a sequence is about to write and others still read: to be done before the first segment of a
+    /// batch runs.
+    pub fn copy_pages(&self, copies: &[PageCopy]) {
+        if !copies.is_empty() {
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            copies.iter().for_each(|copy| self.pages.copy(&mut encoder, copy));
+            self.gpu.queue().submit([encoder.finish()]);
+        }
+    }
+
+    /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
+    /// segment's slots of these names.
+    pub async fn run_segment(
         &mut self,
+        index: usize,
+        batch: Batch<'_>,
+        sequence: &Sequence,
+        given: &[Arc<Vec<f32>>],
+    ) -> Result<Vec<Vec<f32>>> {
+        self.gpu.check()?;
+        let target = self.target(index, batch).await?;
+        self.submit(index, batch, sequence, &[], given, target).await
+    }
+
+    async fn submit(
+        &mut self,
+        index: usize,
         batch: Batch<'_>,
         sequence: &Sequence,
         copies: &[PageCopy],
-        target: Option<(wgpu::Buffer, u64)>,
-    ) -> Result<Vec<f32>> {
+        given: &[Arc<Vec<f32>>],
+        target: Option<wgpu::Buffer>,
+    ) -> Result<Vec<Vec<f32>>> {
         if target.is_some() {
             // Back when it has been read: one that is given up before may stay mapped, and is of no more use.
             self.readback = None;
         }
-        let logits = self.weights.program.output.zip(target.as_ref()).map(|(output, (target, bytes))| Copy {
-            source: self.slots.buffer(output),
-            start: 0,
-            target,
-            at: 0,
-            bytes: *bytes,
-        });
+        let segment = &self.segments[index];
+        let places = self.places(segment, batch);
+        let bytes = places.last().map_or(0, |place| place.end);
+        let wanted: Vec<Copy> = segment
+            .wanted
+            .iter()
+            .zip(&places)
+            .filter_map(|(&slot, place)| {
+                let (target, start) = (target.as_ref()?, u64::from(self.slots.view(slot).start) * 4);
+                let (source, bytes) = (self.slots.buffer(slot), place.end - place.start);
+                (bytes > 0).then_some(Copy { source, start, target, at: place.start, bytes })
+            })
+            .collect();
         let size = Size::of(batch);
         let lane = self.lane(size)?;
-        let begin = |encoder: &mut wgpu::CommandEncoder| self.begin_step(encoder, batch, sequence, copies);
-        let flight = self.lanes[lane].submit(&self.gpu, size, begin, None, logits.as_slice()).await?;
-        let Some((buffer, bytes)) = target else {
-            self.gpu.check()?;
-            return flight.land(&self.gpu, async { Ok(vec![]) }).await.map(|(nothing, _)| nothing);
+        let begin = |encoder: &mut wgpu::CommandEncoder| {
+            self.begin_step(encoder, batch, sequence, copies);
+            segment.given.iter().zip(given).for_each(|(&slot, values)| self.slots.write(&self.gpu, slot, values));
         };
-        let (logits, landed) = flight.land(&self.gpu, read(&self.gpu, &buffer, bytes)).await?;
+        let recording = &self.lanes[lane].recordings[index];
+        let flight = self.lanes[lane].submit(&self.gpu, recording, size, begin, None, &wanted).await?;
+        let Some(buffer) = target else {
+            self.gpu.check()?;
+            let nothing = segment.wanted.iter().map(|_| vec![]).collect();
+            return flight.land(&self.gpu, async { Ok(nothing) }).await.map(|(nothing, _)| nothing);
+        };
+        let (read, landed) = flight.land(&self.gpu, read(&self.gpu, &buffer, bytes)).await?;
         self.lanes[lane].learn(&landed);
         self.readback = Some(buffer);
-        Ok(self.without_padding(bytemuck::pod_collect_to_vec(&logits)))
+        let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&read);
+        let rows = self.segments[index].wanted.iter().zip(&places).map(|(&slot, place)| {
+            let numbers = numbers.get(place.start as usize / 4..place.end as usize / 4).unwrap_or_default();
+            self.without_padding(slot, numbers)
+        });
+        Ok(rows.collect())
     }
 
     /// Writes what a step needs, and encodes the copies of pages.
@@ -264,32 +331,40 @@ impl GpuExecutor {
         copies.iter().for_each(|copy| self.pages.copy(encoder, copy));
     }
 
-    /// Rows of logits one after the other: on the device each begins at a multiple of four numbers.
-    fn without_padding(&self, logits: Vec<f32>) -> Vec<f32> {
-        let Some(output) = self.weights.program.output else { return logits };
-        let (width, stride) = (self.weights.program.slots[output.0].width, self.slots.view(output).stride as usize);
+    /// Rows of a slot one after the other: on the device each begins at a multiple of four numbers, or beside others.
+    fn without_padding(&self, slot: SlotId, numbers: &[f32]) -> Vec<f32> {
+        let (width, stride) = (self.weights.program.slots[slot.0].width, self.slots.view(slot).stride as usize);
         if width == stride {
-            return logits;
+            return numbers.to_vec();
         }
-        logits.chunks(stride).flat_map(|row| row.iter().take(width)).copied().collect()
+        numbers.chunks(stride.max(1)).flat_map(|row| row.iter().take(width)).copied().collect()
     }
 
-    /// Where so many rows of logits can be read, and their bytes. There is one such buffer, as large as was ever needed.
-    async fn target(&mut self, rows: usize) -> Result<Option<(wgpu::Buffer, u64)>> {
-        let Some(output) = self.weights.program.output else { return Ok(None) };
-        let row_bytes = u64::from(self.slots.view(output).stride) * 4;
-        let bytes = rows as u64 * row_bytes;
+    /// Where the wanted slots of a segment are, in bytes of what is read back.
+    fn places(&self, segment: &Segment, batch: Batch) -> Vec<Range<u64>> {
+        let mut end = 0;
+        let place = |&slot: &SlotId| {
+            let (width, stride) = (self.weights.program.slots[slot.0].width, self.slots.view(slot).stride as usize);
+            let rows = batch.rows(self.weights.program.slots[slot.0].rows);
+            let start = end;
+            end += rows.checked_sub(1).map_or(0, |before| before * stride + width) as u64 * 4;
+            start..end
+        };
+        segment.wanted.iter().map(place).collect()
+    }
+
+    /// Where what is wanted of a segment can be read, if anything is. There is one such buffer, as large as was ever
+    /// needed.
+    async fn target(&mut self, index: usize, batch: Batch<'_>) -> Result<Option<wgpu::Buffer>> {
+        let places = self.places(&self.segments[index], batch);
+        let bytes = places.last().map_or(0, |place| place.end);
         if bytes == 0 {
             return Ok(None);
         }
-        let target = match self.readback.clone().filter(|buffer| buffer.size() >= bytes) {
+        Ok(Some(match self.readback.clone().filter(|buffer| buffer.size() >= bytes) {
             Some(buffer) => buffer,
-            None => {
-                let rows = rows.next_power_of_two().min(self.slots.most_outputs()).max(rows) as u64;
-                buffer(&self.gpu, "logits", rows * row_bytes, BufferUsages::MAP_READ).await?
-            }
-        };
-        Ok(Some((target, bytes)))
+            None => buffer(&self.gpu, "results of a step", bytes.next_power_of_two(), BufferUsages::MAP_READ).await?,
+        }))
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 pub struct Lane {
     /// The most tokens.
     pub tokens: u32,
-    /// The program.
-    pub recording: Recording,
+    /// The segments of the program.
+    pub recordings: Vec<Recording>,
     pace: Pace,
     /// When a step was last found to be done.
     last: Option<Moment>,
@@ -45,20 +45,21 @@ pub struct Flight {
 
 impl Lane {
     /// For submissions that take about so long at most.
-    pub fn new(tokens: u32, recording: Recording, budget: Duration) -> Self {
-        Lane { tokens, recording, pace: Pace::new(budget), last: None }
+    pub fn new(tokens: u32, recordings: Vec<Recording>, budget: Duration) -> Self {
+        Lane { tokens, recordings, pace: Pace::new(budget), last: None }
     }
 
     /// Whether a step of this size is one submission.
     pub fn is_short(&self, size: Size) -> bool {
-        self.pace.fits(self.recording.works(size).sum())
+        self.pace.fits(self.recordings.iter().flat_map(|recording| recording.works(size)).sum())
     }
 
-    /// Submits a step: what `begin` writes and encodes, the program, what was recorded to follow, and copies. Until the
+    /// Submits a segment: what `begin` writes and encodes, the segment, what was recorded to follow, and copies. Until the
     /// first submission, nothing waits.
     pub async fn submit(
         &self,
         gpu: &Gpu,
+        recording: &Recording,
         size: Size,
         begin: impl FnOnce(&mut wgpu::CommandEncoder),
         next: Option<&Recording>,
@@ -71,12 +72,12 @@ impl Lane {
             begin(&mut encoder);
             encoder
         });
-        let pieces = self.pace.pieces(self.recording.works(size));
+        let pieces = self.pace.pieces(recording.works(size));
         let (mut complaints, mut before) = (vec![complaint], None);
         for piece in pieces.iter().take(pieces.len() - 1) {
             let (done, hears) = oneshot::channel();
             let (_, complaint) = observed(gpu, || {
-                self.recording.encode(&mut encoder, piece.clone(), size);
+                recording.encode(&mut encoder, piece.clone(), size);
                 let full = std::mem::replace(&mut encoder, fresh());
                 let submission = gpu.queue().submit([full.finish()]);
                 gpu.queue().on_submitted_work_done(move || _ = done.send(()));
@@ -89,7 +90,7 @@ impl Lane {
         }
         let last = pieces.last().cloned().unwrap_or(0..0);
         let (submission, complaint) = observed(gpu, || {
-            self.recording.encode(&mut encoder, last, size);
+            recording.encode(&mut encoder, last, size);
             if let Some(next) = next {
                 next.encode(&mut encoder, 0..next.len(), size);
             }
@@ -100,7 +101,7 @@ impl Lane {
         });
         complaints.push(complaint);
         let complaint = join_all(complaints).map(|all| all.into_iter().flatten().next()).boxed();
-        Ok(Flight { submission, complaint, work: self.recording.works(size).sum(), sent })
+        Ok(Flight { submission, complaint, work: recording.works(size).sum(), sent })
     }
 
     /// Learns from a flight that has just landed. One that was sent before another had landed did not begin until then.

@@ -6,6 +6,7 @@ use super::memory::buffer;
 use crate::cache::{Cache, LayerPlace, PageCopy};
 use crate::options::CacheFormat;
 use crate::{Error, Result};
+use std::collections::HashSet;
 use wgpu::BufferUsages;
 
 /// The pages of all layers.
@@ -27,8 +28,8 @@ pub struct LayerPages {
 }
 
 impl Pages {
-    /// Room for all pages that a cache may hand out.
-    pub async fn new(gpu: &Gpu, cache: &Cache, format: CacheFormat) -> Result<Self> {
+    /// Room for all pages that a cache may hand out, as far as they hold some layers.
+    pub async fn new(gpu: &Gpu, cache: &Cache, own: &HashSet<u32>, format: CacheFormat) -> Result<Self> {
         let mut groups = vec![];
         for (group, stats) in cache.groups().iter().zip(cache.stats()) {
             let mut layers = vec![];
@@ -45,6 +46,10 @@ impl Pages {
                     });
                 }
                 let mut slabs = vec![];
+                if !own.contains(&layer.layer) {
+                    layers.push(LayerPages { shape, slabs, slab_pages: slab_pages as u32, page_bytes: 0 });
+                    continue;
+                }
                 for first in (0..u64::from(stats.capacity_pages)).step_by(slab_pages as usize) {
                     let pages = slab_pages.min(u64::from(stats.capacity_pages) - first);
                     slabs.push(buffer(gpu, "cache", pages * page_bytes, BufferUsages::STORAGE).await?);

@@ -12,8 +12,11 @@
 //! A step is left out of its own node only if nobody else reads what it would have written. Slots that are written by
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
 
-use crate::program::{Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, SlotId, WeightId};
-use std::collections::HashMap;
+use crate::program::{
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Segment, SlotId, WeightId,
+};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// What one kernel does.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,11 +157,22 @@ pub struct View {
     pub stride: u32,
 }
 
+/// The nodes of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which nodes.
+    pub nodes: Range<usize>,
+    /// The slots that are read behind it, here or elsewhere.
+    pub living: HashSet<SlotId>,
+}
+
 /// What is dispatched, and where slots lie.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// In order.
     pub nodes: Vec<Node>,
+    /// Its segments.
+    pub parts: Vec<Part>,
     /// Of each slot.
     pub views: Vec<View>,
     /// Numbers a row of each buffer, and how many rows there are.
@@ -166,22 +180,42 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a program.
-    pub fn new(program: &Program) -> Self {
+    /// The plan of some segments of a program.
+    pub fn new(program: &Program, segments: &[Segment]) -> Self {
         let (views, buffers) = place(program);
-        let mut plan = Plan { nodes: vec![], views, buffers };
+        let mut plan = Plan { nodes: vec![], parts: vec![], views, buffers };
         let ops: Vec<&Op> = program.steps.iter().map(|step| &step.op).collect();
-        let mut at = 0;
-        while at < ops.len() {
-            at += plan.take(program, &ops, at);
+        for segment in segments {
+            let (mut at, first, end) = (segment.steps.start, plan.nodes.len(), segment.steps.end);
+            while at < end {
+                at += plan.take(program, &ops[..end], at);
+            }
+            let living = (0..program.slots.len()).map(SlotId).filter(|&slot| !program.is_dead(end, slot)).collect();
+            plan.parts.push(Part { nodes: first..plan.nodes.len(), living });
         }
+        plan.leave_out_unused(program, segments);
         plan
+    }
+
+    /// Takes no room for slots that these segments have nothing to do with.
+    fn leave_out_unused(&mut self, program: &Program, segments: &[Segment]) {
+        let ops = segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]).map(|step| &step.op);
+        let used: HashSet<usize> = ops
+            .flat_map(|op| op.reads().into_iter().chain(op.writes()))
+            .map(|slot| self.views[slot.0].buffer)
+            .collect();
+        for (index, (stride, _)) in self.buffers.iter_mut().enumerate() {
+            if !used.contains(&index) {
+                *stride = 0;
+            }
+        }
     }
 
     /// The products that take what a node writes to a slot, if nobody else does.
     pub fn products_of(&self, node: usize, slot: SlotId) -> Option<Vec<&Stack>> {
         let mut products = vec![];
-        for later in self.nodes.iter().skip(node + 1) {
+        let part = self.parts.iter().find(|part| part.nodes.contains(&node))?;
+        for later in &self.nodes[node + 1..part.nodes.end] {
             if later.reads().contains(&slot) {
                 return None;
             }
@@ -194,7 +228,7 @@ impl Plan {
                 return Some(products);
             }
         }
-        Some(products)
+        (!part.living.contains(&slot)).then_some(products)
     }
 
     /// Turns the steps from `at` on into nodes; returns how many were taken.
@@ -287,7 +321,7 @@ impl Plan {
             }
         };
         let is_apart = self.views[from.0].buffer != self.views[to.0].buffer;
-        if slot != from || !is_apart || !is_dead(ops, at + 2, from) {
+        if slot != from || !is_apart || !program.is_dead(at + 2, from) {
             return None;
         }
         let (node, count) = self.sum(program, ops, at + 1, Addend { slot, norm, factor }, to, epsilon);
@@ -320,7 +354,7 @@ impl Plan {
         if let ([product], Some(&&Op::Add { from, to })) = (products, next)
             && product.out == from
             && to != input
-            && is_dead(ops, at + 2, from)
+            && program.is_dead(at + 2, from)
         {
             let stack = Stack { input, products: products.to_vec(), out: to, add: true, gate: None };
             self.nodes.push(Node::Product(stack));
@@ -330,7 +364,7 @@ impl Plan {
             && kind(first) == kind(second)
             && width(gate) == width(up)
             && out != input
-            && [gate, up].iter().all(|&slot| slot == out || is_dead(ops, at + 2, slot))
+            && [gate, up].iter().all(|&slot| slot == out || program.is_dead(at + 2, slot))
         {
             let pair = match (first.out == gate && second.out == up, first.out == up && second.out == gate) {
                 (true, _) => Some(vec![first.clone(), second.clone()]),
@@ -457,32 +491,4 @@ fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
         buffers.push((stride, slot.rows));
     }
     (views.into_iter().flatten().collect(), buffers)
-}
-
-/// Whether nobody reads a slot from step `at` on before it is written anew.
-fn is_dead(ops: &[&Op], at: usize, slot: SlotId) -> bool {
-    for op in &ops[at.min(ops.len())..] {
-        let (reads, writes) = access(op);
-        if reads.contains(&slot) {
-            return false;
-        }
-        if writes.contains(&slot) {
-            return true;
-        }
-    }
-    true
-}
-
-/// The slots that an op reads, and those that it writes.
-pub fn access(op: &Op) -> (Vec<SlotId>, Vec<SlotId>) {
-    match op {
-        Op::Embed { out, .. } => (vec![], vec![*out]),
-        Op::Select { input, out } | Op::Norm { input, out, .. } => (vec![*input], vec![*out]),
-        Op::Linear { input, products } => (vec![*input], products.iter().map(|product| product.out).collect()),
-        Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => (vec![*slot], vec![*slot]),
-        Op::Store { keys, values, .. } => (vec![*keys, *values], vec![]),
-        Op::Attend { queries, out, .. } => (vec![*queries], vec![*out]),
-        Op::Gate { gate, up, out, .. } => (vec![*gate, *up], vec![*out]),
-        Op::Add { from, to } => (vec![*from, *to], vec![*to]),
-    }
 }

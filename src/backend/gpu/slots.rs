@@ -12,6 +12,7 @@ use wgpu::BufferUsages;
 /// The buffers of all slots.
 pub struct Slots {
     views: Vec<View>,
+    widths: Vec<usize>,
     buffers: Vec<wgpu::Buffer>,
     /// Integers and scales of slots that products take in eight bits.
     rounded: HashMap<SlotId, (wgpu::Buffer, wgpu::Buffer)>,
@@ -69,7 +70,8 @@ impl Slots {
                 rounded.insert(stack.input, (integers, scales));
             }
         }
-        Ok(Slots { views: plan.views.clone(), buffers, rounded, most_outputs })
+        let widths = program.slots.iter().map(|slot| slot.width).collect();
+        Ok(Slots { views: plan.views.clone(), widths, buffers, rounded, most_outputs })
     }
 
     /// How many outputs there is room for.
@@ -85,6 +87,16 @@ impl Slots {
     /// The buffer that a slot lies in.
     pub fn buffer(&self, slot: SlotId) -> &wgpu::Buffer {
         &self.buffers[self.views[slot.0].buffer]
+    }
+
+    /// Writes rows of a slot.
+    pub fn write(&self, gpu: &Gpu, slot: SlotId, values: &[f32]) {
+        let (view, width) = (self.views[slot.0], self.widths[slot.0]);
+        let rows = if view.stride as usize == width { values.len() } else { width };
+        for (index, row) in values.chunks(rows.max(1)).enumerate() {
+            let at = u64::from(view.start) + index as u64 * u64::from(view.stride);
+            gpu.queue().write_buffer(self.buffer(slot), at * 4, bytemuck::cast_slice(row));
+        }
     }
 
     /// What a slot is rounded to, if products take it so.
