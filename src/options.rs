@@ -1,5 +1,7 @@
 //! What an application decides when it loads a model: plain values with sensible defaults, no environment variables.
 
+use std::ops::Range;
+
 /// How a model is loaded.
 ///
 /// ```no_run
@@ -28,21 +30,73 @@ pub struct LoadOptions {
     pub pre_tokenizer: Option<String>,
     /// What computes.
     pub device: Device,
+    /// How much of the model the GPUs get.
+    pub offload: Offload,
+    /// Tensors that stay in system memory, wherever their layers go.
+    pub on_cpu: Vec<OnCpu>,
     /// How long a GPU is kept busy by one submission, in milliseconds: less where other things are to be drawn with the
     /// same device in between.
     pub submit_budget_ms: u32,
 }
 
-/// What computes.
+/// What computes, beside the CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The CPU, for now: GPUs are used when they are asked for.
+    /// The GPUs of the machine; where there are none but emulated ones, the CPU.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU alone.
     Cpu,
     /// The best GPU, or the best of those whose name contains this, in any case.
     Gpu(Option<String>),
+    /// Several GPUs, each the best of those whose name contains this.
+    Gpus(Vec<String>),
+}
+
+/// How much of a model the GPUs get. Layers that they do not get run on the CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offload {
+    /// As many layers as fit, with their part of the cache, from the first on.
+    Auto {
+        /// What is left to others of each GPU's memory.
+        reserve_bytes: u64,
+    },
+    /// Nothing.
+    None,
+    /// Everything.
+    All,
+    /// The first so many layers. With the last of them go the embedding and the head.
+    Layers(u32),
+    /// These layers, each range on one of the GPUs, which count from 0.
+    Ranges(Vec<(Range<u32>, usize)>),
+}
+
+impl Default for Offload {
+    fn default() -> Self {
+        Offload::Auto { reserve_bytes: 512 << 20 }
+    }
+}
+
+/// Tensors that stay in system memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnCpu {
+    /// Which.
+    pub class: TensorClass,
+    /// From this layer on.
+    pub from_layer: u32,
+}
+
+/// Tensors of one purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TensorClass {
+    /// What turns tokens into activations.
+    Embedding,
+    /// What turns activations into logits, behind the last layer.
+    Head,
+    /// What stands behind the attention of a layer, experts included.
+    FeedForward,
+    /// The experts of a layer, of which each token needs few.
+    Experts,
 }
 
 impl Default for LoadOptions {
@@ -56,6 +110,8 @@ impl Default for LoadOptions {
             threads: None,
             pre_tokenizer: None,
             device: Device::Auto,
+            offload: Offload::default(),
+            on_cpu: vec![],
             submit_budget_ms: 50,
         }
     }
@@ -113,6 +169,26 @@ impl LoadOptions {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Sets [`LoadOptions::offload`].
+    #[must_use]
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.offload = offload;
+        self
+    }
+
+    /// Adds to [`LoadOptions::on_cpu`]: these tensors of all layers.
+    #[must_use]
+    pub fn on_cpu(self, class: TensorClass) -> Self {
+        self.on_cpu_from(class, 0)
+    }
+
+    /// The same for the layers from one on.
+    #[must_use]
+    pub fn on_cpu_from(mut self, class: TensorClass, from_layer: u32) -> Self {
+        self.on_cpu.push(OnCpu { class, from_layer });
         self
     }
 

@@ -150,7 +150,7 @@ fn steps_that_go_ahead_give_what_steps_in_turn_give() {
 
 fn model(gpu: &Gpu) -> Model {
     let options = LoadOptions::new().context(CONTEXT).sessions(4).cache_format(CacheFormat::F32);
-    Model::load_on(Gguf::from_bytes(tiny().tokenizer().bytes()).unwrap(), &options, Some(gpu)).unwrap()
+    Model::load_on(Gguf::from_bytes(tiny().tokenizer().bytes()).unwrap(), &options, std::slice::from_ref(gpu)).unwrap()
 }
 
 /// What choosing from all logits gives.

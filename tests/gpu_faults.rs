@@ -188,7 +188,7 @@ fn a_step_that_finds_no_room_leaves_the_sequence_as_it_was() {
 
 fn load(tiny: &Tiny, gpu: &Gpu, format: CacheFormat, context: u32) -> Result<Model> {
     let options = LoadOptions::new().sessions(4).context(context).cache_format(format);
-    Model::load_on(Gguf::from_bytes(tiny.clone().tokenizer().bytes()).unwrap(), &options, Some(gpu))
+    Model::load_on(Gguf::from_bytes(tiny.clone().tokenizer().bytes()).unwrap(), &options, std::slice::from_ref(gpu))
 }
 
 fn greedy(count: usize) -> Generate {

@@ -108,7 +108,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (model, filename) = load(args, &options, &pool)?;
     drop(pool);
     eprintln!("{}: {}; ready after {:.2} s", model.facts(), model.memory(), start.elapsed().as_secs_f64());
-    let gpu = model.gpu().cloned();
+    let gpu = model.gpus().next().cloned();
     if let Some(gpu) = &gpu {
         eprintln!("{}", adapter::line(gpu));
     }

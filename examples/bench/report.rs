@@ -110,7 +110,7 @@ impl Report {
             "| {facts} | {:>10} | {:>10} | {:6} | {:>7} | {:>15} | {speed:>20} | {:>5} | {:>5} |",
             format!("{:.2} MiB", facts.weight_bytes as f64 / f64::from(1 << 20)),
             format!("{:.2} M", facts.parameters as f64 / 1e6),
-            self.setting.model.gpu().map_or("CPU", |_| "GPU"),
+            self.setting.model.gpus().next().map_or("CPU", |_| "GPU"),
             self.setting.model.threads(),
             test.name(),
             or_dash(outcome.gb_per_s),
@@ -121,7 +121,7 @@ impl Report {
 
     /// Of what the processor's memory can be read at; a GPU has its own.
     fn share(&self, outcome: &Outcome) -> Option<f64> {
-        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpu().is_none());
+        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpus().next().is_none());
         speed.map(|speed| speed / self.setting.read_gb_per_s)
     }
 
@@ -130,7 +130,7 @@ impl Report {
         let Setting { model, filename, packed, read_gb_per_s } = &self.setting;
         let (facts, plan) = (model.facts(), model.memory());
         let mut fields = vec![("cpu_info", json!(cpu_name()))];
-        fields.extend(adapter::fields(model.gpu()));
+        fields.extend(adapter::fields(model.gpus().next()));
         fields.extend([
             ("model_filename", json!(filename)),
             ("model_type", json!(facts.to_string())),
@@ -139,7 +139,7 @@ impl Report {
             ("n_threads", json!(model.threads())),
             ("type_k", json!("f16")),
             ("type_v", json!("f16")),
-            ("n_gpu_layers", json!(model.gpu().map_or(0, |_| model.program().layers))),
+            ("n_gpu_layers", json!(model.gpus().next().map_or(0, |_| model.program().layers))),
             ("n_prompt", json!(test.prompt)),
             ("n_gen", json!(test.generated)),
             ("n_depth", json!(test.depth)),

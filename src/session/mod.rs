@@ -17,12 +17,10 @@
 //! Generation runs on the CPU, on all of its cores or as many threads as [`LoadOptions::threads`] says, or on a GPU, if
 //! [`LoadOptions::device`] asks for one. What memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
 
-mod engine;
 mod memory;
 mod next;
 mod reply;
 
-use engine::Engine;
 pub use memory::MemoryPlan;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
@@ -36,6 +34,7 @@ use crate::model::{self, Facts, ProgramOptions};
 use crate::options::LoadOptions;
 use crate::program::Program;
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
+use crate::scheduler::{Engine, Plan};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -76,12 +75,12 @@ impl Model {
 
     /// Loads the model in a file that is open already.
     pub fn load(file: Gguf, options: &LoadOptions) -> Result<Self> {
-        Self::load_on(file, options, None)
+        Self::load_on(file, options, &[])
     }
 
-    /// Loads the model in a file that is open already, onto a device that is, too: an application's own, for example.
-    /// Without one, [`LoadOptions::device`] says what computes.
-    pub fn load_on(file: Gguf, options: &LoadOptions, gpu: Option<&Gpu>) -> Result<Self> {
+    /// Loads the model in a file that is open already, onto GPUs that are, too: an application's own, for example.
+    /// [`LoadOptions::device`] then counts for nothing, but [`LoadOptions::offload`] does.
+    pub fn load_on(file: Gguf, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
         let mut tokenizer_options = TokenizerOptions::default();
         tokenizer_options.pre.clone_from(&options.pre_tokenizer);
         let tokenizer = Tokenizer::load_with(file.metadata(), &tokenizer_options)?;
@@ -95,7 +94,7 @@ impl Model {
             CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
         let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
         let facts = model::facts(&file)?;
-        let engine = Engine::new(Arc::new(file), program, &cache, options, gpu)?;
+        let engine = Engine::new(&Arc::new(file), &program, &cache, options, gpus)?;
         let plan = MemoryPlan {
             weight_bytes: facts.weight_bytes,
             packed_bytes: engine.packed_bytes(),
@@ -140,9 +139,14 @@ impl Model {
         self.shared.engine.threads()
     }
 
-    /// The GPU that computes, if one does.
-    pub fn gpu(&self) -> Option<&Gpu> {
-        self.shared.engine.gpu()
+    /// The GPUs that compute.
+    pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.shared.engine.gpus()
+    }
+
+    /// Which device computes what, and the memory that it takes.
+    pub fn plan(&self) -> &Plan {
+        self.shared.engine.plan()
     }
 
     /// An empty session.

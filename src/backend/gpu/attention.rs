@@ -9,6 +9,7 @@
 //! Geometry and layout stand in the heads of the shaders. The limits of plain WebGPU, 16 KiB of memory and 256 lanes a
 //! workgroup, hold for every variant.
 
+use super::products::FEW_TOKENS;
 use super::shader::Variant;
 use crate::cache::{CacheFormat, PAGE_POSITIONS};
 use crate::{Error, Result};
@@ -214,6 +215,16 @@ impl Attention {
     /// The words (of 32 bits) of the partial results; `partials` is slabs times splits.
     pub fn partial_words(&self, partials: u32, tokens: u32) -> u64 {
         u64::from(partials) * u64::from(tokens) * u64::from(self.heads) * u64::from(self.page.value_size + 4)
+    }
+
+    /// The most words of partial results, over so many slabs and for batches of up to any of so many tokens.
+    pub fn most_partial_words(&self, slabs: u32, tokens: &[u32], context_tokens: u32) -> u64 {
+        let words = |&tokens: &u32| {
+            let is_tiled = tokens > FEW_TOKENS && slabs == 1 && self.tile().is_ok_and(|tile| tile.is_some());
+            let partials = self.splits(tokens, context_tokens) * slabs;
+            if is_tiled { 0 } else { self.partial_words(partials, tokens) }
+        };
+        tokens.iter().map(words).max().unwrap_or(0)
     }
 
     /// The kernel that puts parts together. Bindings: step, [`MergeParams`], partials, result, and sinks if there are any.

@@ -165,16 +165,18 @@ impl Drafting<'_> {
     }
 }
 
-/// The words that all attentions need for partial results, with batches of up to `tokens`.
-pub fn partial_words(program: &Program, cache: &crate::cache::Cache, pages: &super::pages::Pages, tokens: u32) -> u64 {
+/// The words that all attentions need for partial results, with batches of up to any of so many tokens.
+pub fn partial_words(
+    program: &Program,
+    cache: &crate::cache::Cache,
+    pages: &super::pages::Pages,
+    tokens: &[u32],
+) -> u64 {
     let words = program.steps.iter().filter_map(|step| {
         let crate::program::Op::Attend { over, heads, .. } = &step.op else { return None };
         let layer = pages.layer(cache.place_of(program.key_values[over.0].layer as u32)?)?;
         let attention = Attention { page: layer.shape, heads: *heads as u32, softcap: false, sinks: false };
-        let is_tiled =
-            tokens > FEW_TOKENS && layer.slabs.len() == 1 && attention.tile().is_ok_and(|tile| tile.is_some());
-        let splits = attention.splits(tokens, cache.limits().context_tokens) * layer.slabs.len() as u32;
-        (!is_tiled).then(|| attention.partial_words(splits, tokens))
+        Some(attention.most_partial_words(layer.slabs.len() as u32, tokens, cache.limits().context_tokens))
     });
     words.max().unwrap_or(0)
 }

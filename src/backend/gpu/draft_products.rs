@@ -10,7 +10,7 @@ use super::record::{Draft, Size};
 use super::rows::QuantizeParams;
 use super::tiers::Tier;
 use crate::Result;
-use crate::program::SlotId;
+use crate::program::{Program, SlotId};
 
 /// Integers and scales.
 type Rounded<'a> = &'a (wgpu::Buffer, wgpu::Buffer);
@@ -22,6 +22,12 @@ struct Product<'a> {
     bias: Option<&'a wgpu::Buffer>,
     input: Option<Rounded<'a>>,
     result: Option<Rounded<'a>>,
+}
+
+/// Whether some of a stack's matrices take activations rounded to eight bits, on a device that multiplies such.
+pub fn takes_integers_as(integers: bool, program: &Program, stack: &Stack) -> bool {
+    let kinds = stack.products.iter().map(|product| program.weights[product.weight.0].tensor_type);
+    integers && kinds.map(Layout::of).any(|layout| layout.is_ok_and(|layout| !layout.is_float()))
 }
 
 impl Drafting<'_> {

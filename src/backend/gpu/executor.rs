@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::profile::{Profile, profile};
 use super::readback::read;
 use super::record::{Pipelines, Recording, Size};
-use super::slots::{Slots, rows_that_fit};
+use super::slots::{Slots, most_rows};
 use super::step::StepBuffers;
 use super::store::Store;
 use crate::backend::batch::Batch;
@@ -92,7 +92,7 @@ impl GpuExecutor {
         let plan = Plan::new(program, &segments);
         let limits = cache.limits();
         let asked_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
-        let chunk_tokens = rows_that_fit(gpu, &plan, Rows::Tokens, asked_tokens)?;
+        let chunk_tokens = most_rows(gpu.binding_bytes(), &plan, Rows::Tokens, asked_tokens)?;
         let step =
             StepBuffers::new(gpu, chunk_tokens, limits.context_tokens, cache.groups().len(), &program.ropes).await?;
         let slots = Slots::new(gpu, program, &plan, chunk_tokens).await?;
@@ -101,7 +101,7 @@ impl GpuExecutor {
         let pipelines = Pipelines::default();
         let mut lanes: Vec<Lane> = vec![];
         let buckets = [1, 8, chunk_tokens];
-        let words = buckets.map(|tokens| partial_words(program, cache, &pages, tokens)).into_iter().max().unwrap_or(0);
+        let words = partial_words(program, cache, &pages, &buckets);
         let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
         for tokens in buckets {
             if tokens <= chunk_tokens && lanes.last().is_none_or(|before| before.tokens < tokens) {

@@ -30,6 +30,7 @@ mod flight;
 pub mod layout;
 mod ledger;
 pub mod memory;
+mod needs;
 mod pace;
 mod pages;
 mod plan;
@@ -55,6 +56,7 @@ pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
 #[doc(hidden)]
 pub use ledger::Fault;
+pub use needs::{Needs, Traits};
 pub use report::{Report, TierState};
 pub use rows::Draw;
 #[doc(hidden)]

@@ -89,6 +89,20 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The vectors of weights that it reads, but for the biases of products.
+    pub fn vectors(&self) -> Vec<WeightId> {
+        let all = match self {
+            Node::Norm { addend, second, weight, bias, .. } => {
+                [*weight, *bias, addend.and_then(|addend| addend.norm), second.map(|second| second.weight)]
+            }
+            Node::Rotate(Rotation { norm: Some(norm), .. }) => [Some(norm.queries), Some(norm.keys), None, None],
+            _ => [None; 4],
+        };
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// Matrices of one type, one above the other, times one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {

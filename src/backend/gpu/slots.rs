@@ -1,9 +1,10 @@
 //! Where activations lie on the device: buffers for slots, and for what is rounded to eight bits of them.
 
 use super::device::Gpu;
+use super::draft_products::takes_integers_as;
 use super::memory::buffer;
 use super::plan::{Node, Plan, View};
-use super::products::takes_integers;
+use super::tiers::Tier;
 use crate::program::{Program, Rows, SlotId};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -20,17 +21,17 @@ pub struct Slots {
 }
 
 /// Kernels for few tokens read this many rows whether or not they are there.
-const ROWS_AT_ONCE: u32 = 8;
+pub const ROWS_AT_ONCE: u32 = 8;
 /// Logits of a large vocabulary for a whole chunk would take as much memory as some models do.
 const MOST_OUTPUT_BYTES: u64 = 64 << 20;
 
-/// How many rows, of at most `asked`, fit a binding in every buffer of a kind.
-pub fn rows_that_fit(gpu: &Gpu, plan: &Plan, kind: Rows, asked: u32) -> Result<u32> {
+/// How many rows, of at most `asked`, fit a binding of so many bytes in every buffer of a kind.
+pub fn most_rows(binding_bytes: u64, plan: &Plan, kind: Rows, asked: u32) -> Result<u32> {
     let strides = plan.buffers.iter().filter(|(_, rows)| *rows == kind).map(|(stride, _)| *stride);
     let row_bytes = u64::from(strides.max().unwrap_or(0)).max(1) * 4;
     let most_bytes = match kind {
-        Rows::Tokens => gpu.binding_bytes(),
-        Rows::Outputs => gpu.binding_bytes().min(MOST_OUTPUT_BYTES),
+        Rows::Tokens => binding_bytes,
+        Rows::Outputs => binding_bytes.min(MOST_OUTPUT_BYTES),
     };
     let rows = (most_bytes / row_bytes).min(asked.next_multiple_of(ROWS_AT_ONCE).into()) as u32;
     match rows / ROWS_AT_ONCE * ROWS_AT_ONCE {
@@ -47,7 +48,7 @@ impl Slots {
     /// Buffers for batches of up to so many tokens.
     pub async fn new(gpu: &Gpu, program: &Program, plan: &Plan, tokens: u32) -> Result<Self> {
         let rows = u64::from(tokens.next_multiple_of(ROWS_AT_ONCE));
-        let most_outputs = rows_that_fit(gpu, plan, Rows::Outputs, tokens)?;
+        let most_outputs = most_rows(gpu.binding_bytes(), plan, Rows::Outputs, tokens)?;
         let mut buffers = vec![];
         for (stride, kind) in &plan.buffers {
             let (what, rows) = match kind {
@@ -59,11 +60,7 @@ impl Slots {
         let mut rounded = HashMap::new();
         for node in &plan.nodes {
             let Node::Product(stack) = node else { continue };
-            let is_rounded = stack.products.iter().any(|product| {
-                super::layout::Layout::of(program.weights[product.weight.0].tensor_type)
-                    .is_ok_and(|layout| takes_integers(gpu, &layout))
-            });
-            if is_rounded && !rounded.contains_key(&stack.input) {
+            if takes_integers_as(gpu.has(Tier::Dot), program, stack) && !rounded.contains_key(&stack.input) {
                 let units = program.slots[stack.input.0].width.div_ceil(32) as u64 * rows;
                 let integers = buffer(gpu, "rounded activations", units * 32, BufferUsages::STORAGE).await?;
                 let scales = buffer(gpu, "scales of activations", units * 16, BufferUsages::STORAGE).await?;

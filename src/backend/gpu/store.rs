@@ -3,14 +3,14 @@
 use super::device::Gpu;
 use super::layout::Layout;
 use super::memory::{Matrix, filled};
-use super::plan::{Node, Plan, Rotation, Stack};
+use super::plan::{Node, Plan, Stack};
 use crate::Result;
 use crate::backend::weights::Weights;
 use crate::program::{Product, Program, WeightId};
 use std::collections::HashMap;
 
 /// Rows of the file's tensors, as `(tensor, first row, rows)`, and whether they alternate.
-type Key = (Vec<(String, usize, usize)>, bool);
+pub type Key = (Vec<(String, usize, usize)>, bool);
 
 /// The weights.
 pub struct Store {
@@ -38,20 +38,12 @@ impl Store {
                         store.biases.insert(key, filled(gpu, "biases", bytemuck::cast_slice(&bias)).await?);
                     }
                 }
-                Node::Norm { addend, second, weight, bias, .. } => {
-                    let others = [addend.and_then(|addend| addend.norm), second.map(|second| second.weight)];
-                    for id in weight.iter().chain(bias).chain(others.iter().flatten()) {
-                        let buffer = filled(gpu, "vector", bytemuck::cast_slice(weights.vector(*id))).await?;
-                        store.vectors.insert(*id, buffer);
-                    }
-                }
-                Node::Rotate(Rotation { norm: Some(norm), .. }) => {
-                    for id in [norm.queries, norm.keys] {
+                node => {
+                    for id in node.vectors() {
                         let buffer = filled(gpu, "vector", bytemuck::cast_slice(weights.vector(id))).await?;
                         store.vectors.insert(id, buffer);
                     }
                 }
-                _ => {}
             }
         }
         Ok(store)
@@ -116,12 +108,14 @@ impl Store {
     }
 }
 
-fn table_key(program: &Program, table: WeightId) -> Key {
+/// That of a table.
+pub fn table_key(program: &Program, table: WeightId) -> Key {
     let weight = &program.weights[table.0];
     (vec![(weight.name.clone(), 0, weight.rows)], false)
 }
 
-fn stack_key(program: &Program, stack: &Stack) -> Key {
+/// That of a stack.
+pub fn stack_key(program: &Program, stack: &Stack) -> Key {
     let rows = |product: &Product| {
         let weight = &program.weights[product.weight.0];
         (weight.name.clone(), product.first_row, program.slots[product.out.0].width)

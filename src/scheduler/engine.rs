@@ -1,0 +1,344 @@
+//! What computes for a model: the devices that its program is spread over, and the way of a batch through them.
+
+use super::placement::{Placement, Room, Rooms};
+use super::plan::Plan;
+use crate::backend::batch::Batch;
+use crate::backend::cpu::executor::{Executor, ExecutorOptions};
+use crate::backend::cpu::memory::PageMemory;
+use crate::backend::gpu::readback::{wait, wait_until};
+use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Traits, Wanted};
+use crate::cache::{Cache, Sequence};
+use crate::gguf::Gguf;
+use crate::options::{Device, LoadOptions, Offload};
+use crate::program::{Program, Segment, SlotId};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The devices, with the pages of all sessions; whoever runs a batch holds them.
+#[derive(Debug)]
+pub struct Engine {
+    program: Program,
+    /// The segments in order: which part runs each, and as which of its own.
+    route: Vec<(usize, usize, Segment)>,
+    parts: Vec<Part>,
+    /// Where there are several parts, slots stay on them between the segments of a batch: one batch at a time.
+    turn: Mutex<()>,
+    plan: Plan,
+}
+
+/// A device, with its segments.
+#[derive(Debug)]
+enum Part {
+    Cpu(Box<Executor>, Box<Mutex<PageMemory>>),
+    Gpu(GpuPart),
+}
+
+#[derive(Debug)]
+struct GpuPart {
+    gpu: Gpu,
+    weight_bytes: u64,
+    most_candidates: u32,
+    most_tokens: usize,
+    most_outputs: usize,
+    executor: Box<Mutex<GpuExecutor>>,
+}
+
+/// What an engine is made of.
+struct Making<'a> {
+    file: &'a Arc<Gguf>,
+    program: &'a Program,
+    cache: &'a Cache,
+    options: &'a LoadOptions,
+    gpus: &'a [Gpu],
+}
+
+impl Engine {
+    /// Loads a program onto the devices that options name, or onto these GPUs. A GPU that has no room for its layers gets
+    /// fewer.
+    pub fn new(
+        file: &Arc<Gguf>,
+        program: &Program,
+        cache: &Cache,
+        options: &LoadOptions,
+        gpus: &[Gpu],
+    ) -> Result<Self> {
+        let opened = if gpus.is_empty() { open(options)? } else { vec![] };
+        let gpus = if gpus.is_empty() { &opened } else { gpus };
+        let making = Making { file, program, cache, options, gpus };
+        let mut rooms: Vec<Room> = gpus.iter().map(|gpu| room(gpu, program.layers)).collect();
+        let mut reasons = vec![];
+        loop {
+            let known = Rooms { program, cache, format: options.cache_format, gpus: &rooms };
+            let placement = Placement::new(known, &options.offload, &options.on_cpu)?;
+            let made = making.parts(&placement);
+            match made {
+                Ok(parts) => return making.engine(parts, &placement, known, reasons),
+                Err((Some(gpu), Error::GpuMemory { what, bytes })) if rooms[gpu].most_layers > 0 => {
+                    let held = placement.layers.iter().filter(|device| **device == gpu + 1).count();
+                    let room = &mut rooms[gpu];
+                    room.most_layers = held - held.div_ceil(8).min(held);
+                    let reason = format!(
+                        "{} had no room for {bytes} bytes of {what}: {} layers there at most, not {held}.",
+                        room.name, room.most_layers
+                    );
+                    log::warn!("{reason}");
+                    reasons.push(reason);
+                    // What was dropped is given back when the device is polled.
+                    gpus[gpu].check()?;
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    /// What it computes.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Who computes what.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of weights beside the file.
+    pub fn packed_bytes(&self) -> u64 {
+        let bytes = |part: &Part| match part {
+            Part::Cpu(executor, _) => executor.packed_bytes(),
+            Part::Gpu(part) => part.weight_bytes,
+        };
+        self.parts.iter().map(bytes).sum()
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        let threads = |part: &Part| match part {
+            Part::Cpu(executor, _) => executor.threads(),
+            Part::Gpu(_) => 1,
+        };
+        self.parts.iter().map(threads).max().unwrap_or(1)
+    }
+
+    /// The GPUs that have something to do.
+    pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Cpu(..) => None,
+            Part::Gpu(part) => Some(&part.gpu),
+        })
+    }
+
+    /// In some words.
+    pub fn name(&self) -> String {
+        let name = |part: &Part| match part {
+            Part::Cpu(executor, _) => format!("{} threads of the CPU", executor.threads()),
+            Part::Gpu(part) => format!("{:?}", part.gpu),
+        };
+        self.parts.iter().map(name).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// The most tokens that run at once.
+    pub fn chunk_tokens(&self) -> usize {
+        self.gpu_parts().map(|part| part.most_tokens).min().unwrap_or(usize::MAX)
+    }
+
+    fn gpu_parts(&self) -> impl Iterator<Item = &GpuPart> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Cpu(..) => None,
+            Part::Gpu(part) => Some(part),
+        })
+    }
+
+    /// The GPU that all runs on, if there is one.
+    fn only_gpu(&self) -> Option<&GpuPart> {
+        match &self.parts[..] {
+            [Part::Gpu(part)] if self.route.len() == 1 => Some(part),
+            _ => None,
+        }
+    }
+
+    /// As many candidates as are wanted, if the engine can find so many of them.
+    pub fn candidates(&self, wanted: Option<usize>) -> Option<u32> {
+        let most = self.only_gpu()?.most_candidates;
+        let wanted = u32::try_from(wanted?).ok()?;
+        (wanted <= most).then_some(wanted)
+    }
+
+    /// Whether steps may go ahead.
+    pub fn is_short(&self) -> bool {
+        self.only_gpu().is_some_and(|part| lock(&part.executor).is_short())
+    }
+
+    /// Begins a step that chooses; only where [`Engine::candidates`] are to be had.
+    pub fn begin(&self, input: Input, wanted: Wanted, sequence: &mut Sequence) -> Result<Ticket> {
+        let part = self.only_gpu().ok_or_else(no_gpu)?;
+        wait(&part.gpu, lock(&part.executor).begin(input, wanted, sequence))
+    }
+
+    /// Gives up a step.
+    pub fn forget(&self, ticket: Ticket) {
+        if let Some(part) = self.only_gpu() {
+            lock(&part.executor).forget(ticket);
+        }
+    }
+
+    /// Waits for a step.
+    pub fn finish(&self, ticket: Ticket) -> Result<Choice> {
+        let part = self.only_gpu().ok_or_else(no_gpu)?;
+        let submission = ticket.submission();
+        let (choice, arrival) = wait_until(&part.gpu, &submission, ticket.finish(&part.gpu))?;
+        lock(&part.executor).end(arrival);
+        Ok(choice)
+    }
+
+    /// Runs a batch: the sequence grows by it. Returns the logits of the outputs, one row after the other.
+    ///
+    /// If this fails, the sequence is what it was before.
+    pub fn run(&self, batch: Batch, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        batch.check(&self.program)?;
+        let _turn = lock(&self.turn);
+        let before = sequence.len();
+        let most_outputs = self.gpu_parts().map(|part| part.most_outputs).min().unwrap_or(usize::MAX);
+        let mut logits = vec![];
+        for (tokens, outputs) in batch.chunks(self.chunk_tokens(), most_outputs) {
+            match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence) {
+                Ok(part) => logits.extend(part),
+                Err(error) => return Err(batch.undo(sequence, before, error)),
+            }
+        }
+        Ok(logits)
+    }
+
+    fn run_chunk(&self, batch: Batch, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        let copies = batch.begin(&self.program, sequence)?;
+        for part in &self.parts {
+            match part {
+                Part::Cpu(_, memory) => copies.iter().for_each(|copy| lock(memory).copy(copy)),
+                Part::Gpu(part) => lock(&part.executor).copy_pages(&copies),
+            }
+        }
+        let result = self.segments(batch, sequence);
+        batch.end(sequence, result)
+    }
+
+    /// Takes a batch through the segments. What crosses from one to another is kept by slot.
+    fn segments(&self, batch: Batch, sequence: &Sequence) -> Result<Vec<f32>> {
+        let mut crossing: HashMap<SlotId, Arc<Vec<f32>>> = HashMap::new();
+        for (part, index, segment) in &self.route {
+            let given: Vec<_> = segment.given.iter().filter_map(|slot| crossing.get(slot).cloned()).collect();
+            let rows: Vec<Arc<Vec<f32>>> = match &self.parts[*part] {
+                Part::Cpu(executor, memory) => {
+                    executor.run_segment(*index, batch, sequence, &mut lock(memory), &given)?
+                }
+                Part::Gpu(part) => {
+                    let mut executor = lock(&part.executor);
+                    let rows = wait(&part.gpu, executor.run_segment(*index, batch, sequence, &given))?;
+                    rows.into_iter().map(Arc::new).collect()
+                }
+            };
+            crossing.extend(segment.wanted.iter().copied().zip(rows));
+        }
+        let logits = self.program.output.and_then(|output| crossing.remove(&output));
+        Ok(logits.map(Arc::unwrap_or_clone).unwrap_or_default())
+    }
+}
+
+impl Making<'_> {
+    /// The devices, loaded; an error says which GPU it is about.
+    fn parts(&self, placement: &Placement) -> Result<Vec<(usize, Part)>, (Option<usize>, Error)> {
+        let segments = self.program.segments(&placement.devices(self.program));
+        let own = |device| segments.iter().filter(move |segment| segment.device == device).cloned().collect::<Vec<_>>();
+        let mut parts = vec![];
+        for (index, gpu) in self.gpus.iter().enumerate() {
+            let own = own(index + 1);
+            if !own.is_empty() {
+                parts.push((index + 1, self.gpu(gpu, own).map_err(|error| (Some(index), error))?));
+            }
+        }
+        let own = own(0);
+        if !own.is_empty() {
+            parts.push((0, self.cpu(own).map_err(|error| (None, error))?));
+        }
+        Ok(parts)
+    }
+
+    fn cpu(&self, own: Vec<Segment>) -> Result<Part> {
+        let mut how = ExecutorOptions::default();
+        how.matrices.pack = self.options.pack;
+        how.threads = self.options.threads.unwrap_or(how.threads);
+        let layers = self.program.cached_layers(&own);
+        let memory = PageMemory::of_layers(self.cache, &layers, self.options.cache_format)?;
+        let executor = Executor::of_segments(self.file.clone(), self.program.clone(), own, how)?;
+        Ok(Part::Cpu(Box::new(executor), Box::new(Mutex::new(memory))))
+    }
+
+    fn gpu(&self, gpu: &Gpu, own: Vec<Segment>) -> Result<Part> {
+        let submit_budget = Duration::from_millis(self.options.submit_budget_ms.into());
+        let how = GpuExecutorOptions { submit_budget, ..GpuExecutorOptions::default() };
+        let (file, program, format) = (self.file.clone(), self.program.clone(), self.options.cache_format);
+        let executor = wait(gpu, GpuExecutor::of_segments(gpu, file, program, own, self.cache, format, how))?;
+        Ok(Part::Gpu(GpuPart {
+            gpu: gpu.clone(),
+            weight_bytes: executor.weight_bytes(),
+            most_candidates: executor.most_candidates(),
+            most_tokens: executor.chunk_tokens() as usize,
+            most_outputs: executor.most_outputs(),
+            executor: Box::new(Mutex::new(executor)),
+        }))
+    }
+
+    fn engine(
+        &self,
+        parts: Vec<(usize, Part)>,
+        placement: &Placement,
+        rooms: Rooms,
+        reasons: Vec<String>,
+    ) -> Result<Engine> {
+        let mut seen = vec![0; parts.len()];
+        let mut route = vec![];
+        for segment in self.program.segments(&placement.devices(self.program)) {
+            if let Some(part) = parts.iter().position(|(device, _)| *device == segment.device) {
+                route.push((part, seen[part], segment));
+                seen[part] += 1;
+            }
+        }
+        let plan = Plan {
+            context_tokens: self.cache.limits().context_tokens,
+            parts: placement.parts(rooms, self.options)?,
+            reasons,
+        };
+        let parts = parts.into_iter().map(|(_, part)| part).collect();
+        Ok(Engine { program: self.program.clone(), route, parts, turn: Mutex::new(()), plan })
+    }
+}
+
+/// The GPUs that options name.
+fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
+    let open = |name: Option<&String>, no_emulation| {
+        let mut how = GpuOptions::default();
+        (how.name, how.no_emulation) = (name.cloned(), no_emulation);
+        pollster::block_on(Gpu::open(&how))
+    };
+    match &options.device {
+        _ if options.offload == Offload::None => Ok(vec![]),
+        Device::Cpu => Ok(vec![]),
+        Device::Auto => {
+            Ok(open(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}")).into_iter().collect())
+        }
+        Device::Gpu(name) => Ok(vec![open(name.as_ref(), false)?]),
+        Device::Gpus(names) => names.iter().map(|name| open(Some(name), false)).collect(),
+    }
+}
+
+fn room(gpu: &Gpu, layers: usize) -> Room {
+    Room { name: gpu.info().name.clone(), traits: Traits::of(gpu), free_bytes: u64::MAX, most_layers: layers }
+}
+
+fn no_gpu() -> Error {
+    Error::Gpu { subject: "step".into(), found: "a model that is not all on one GPU".into(), expected: "one".into() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

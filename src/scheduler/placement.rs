@@ -1,0 +1,279 @@
+//! Which step runs where: on the CPU, or on one of the GPUs.
+//!
+//! Layers go to GPUs in runs, from the first on, the largest GPU first. Whether a run fits is not estimated by rules of
+//! thumb: its needs are added up by the same plan that would load it.
+
+use super::plan::PlanPart;
+use crate::backend::gpu::{Needs, Traits};
+use crate::cache::{Cache, CacheFormat, PAGE_POSITIONS};
+use crate::options::{LoadOptions, Offload, OnCpu, TensorClass};
+use crate::program::{Op, Program, Rows, Step};
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// What is known of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Its name.
+    pub name: String,
+    /// What its needs depend on.
+    pub traits: Traits,
+    /// Bytes that it can give.
+    pub free_bytes: u64,
+    /// The most layers to put there: fewer than all after a try that found no room.
+    pub most_layers: usize,
+}
+
+/// What layers are placed by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rooms<'a> {
+    /// What is to be placed.
+    pub program: &'a Program,
+    /// Its cache.
+    pub cache: &'a Cache,
+    /// How keys and values are kept.
+    pub format: CacheFormat,
+    /// The GPUs, in the order in which they are filled.
+    pub gpus: &'a [Room],
+}
+
+/// Where the steps of a program run. Devices are numbers: 0 is the CPU, the others are GPUs, from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Of each layer.
+    pub layers: Vec<usize>,
+    /// Of what comes before the first layer.
+    pub embedding: usize,
+    /// Of what comes behind the last.
+    pub head: usize,
+    on_cpu: Vec<OnCpu>,
+}
+
+impl Placement {
+    /// Places a program. `on_cpu` is what stays in system memory in any case.
+    ///
+    /// # Errors
+    /// If ranges overlap, or name layers or GPUs that there are not.
+    pub fn new(rooms: Rooms, offload: &Offload, on_cpu: &[OnCpu]) -> Result<Self> {
+        let layers = rooms.program.layers;
+        let mut placement = Placement { layers: vec![0; layers], embedding: 0, head: 0, on_cpu: on_cpu.to_vec() };
+        match offload {
+            Offload::None => {}
+            Offload::Auto { reserve_bytes } => placement.fill(rooms, layers, Some(*reserve_bytes)),
+            Offload::All => placement.fill(rooms, layers, None),
+            Offload::Layers(count) => placement.fill(rooms, layers.min(*count as usize), None),
+            Offload::Ranges(ranges) => placement.take_ranges(rooms, ranges)?,
+        }
+        Ok(placement)
+    }
+
+    /// The device of each step.
+    pub fn devices(&self, program: &Program) -> Vec<usize> {
+        let (first, _) = layer_steps(program);
+        let device = |(at, step): (usize, &Step)| match step.layer {
+            Some(layer) => self.layers.get(layer).copied().unwrap_or(0),
+            None => {
+                if at < first {
+                    self.embedding
+                } else {
+                    self.head
+                }
+            }
+        };
+        let mut devices: Vec<usize> = program.steps.iter().enumerate().map(device).collect();
+        for OnCpu { class, from_layer } in &self.on_cpu {
+            for steps in steps_of(program, *class, *from_layer as usize) {
+                devices[steps].fill(0);
+            }
+        }
+        devices
+    }
+
+    /// What a GPU needs, by this placement.
+    pub fn needs(&self, rooms: Rooms, gpu: usize) -> Result<Needs> {
+        let Rooms { program, cache, format, gpus } = rooms;
+        let mut segments = program.segments(&self.devices(program));
+        segments.retain(|segment| segment.device == gpu + 1);
+        if segments.is_empty() {
+            return Ok(Needs::default());
+        }
+        gpus[gpu].traits.needs(program, &segments, cache, format, cache.limits().chunk_tokens)
+    }
+
+    /// What each device gets, and what that takes.
+    pub fn parts(&self, rooms: Rooms, options: &LoadOptions) -> Result<Vec<PlanPart>> {
+        let program = rooms.program;
+        let devices = self.devices(program);
+        let mut parts = vec![];
+        for device in (1..=rooms.gpus.len()).chain([0]).filter(|device| devices.contains(device)) {
+            let (name, needs, free_bytes) = match device.checked_sub(1) {
+                Some(gpu) => {
+                    let room = &rooms.gpus[gpu];
+                    (room.name.clone(), self.needs(rooms, gpu)?, Some(room.free_bytes))
+                }
+                None => ("CPU".into(), self.cpu_needs(rooms, options)?, None),
+            };
+            let Needs { weight_bytes, cache_bytes, scratch_bytes } = needs;
+            let what = self.describe(&devices, program, device);
+            parts.push(PlanPart { device: name, what, weight_bytes, cache_bytes, scratch_bytes, free_bytes });
+        }
+        Ok(parts)
+    }
+
+    /// What the CPU needs, by this placement.
+    fn cpu_needs(&self, rooms: Rooms, options: &LoadOptions) -> Result<Needs> {
+        let Rooms { program, cache, format, .. } = rooms;
+        let mut segments = program.segments(&self.devices(program));
+        segments.retain(|segment| segment.device == 0);
+        let tokens = u64::from(cache.limits().chunk_tokens);
+        let mut weights = std::collections::HashMap::new();
+        let steps = segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]);
+        for op in steps.map(|step| &step.op) {
+            let ids = match op {
+                Op::Embed { table, .. } => vec![*table],
+                Op::Linear { products, .. } => products.iter().map(|product| product.weight).collect(),
+                _ => vec![],
+            };
+            let is_packed = options.pack && matches!(op, Op::Linear { .. });
+            for id in ids {
+                let weight = &program.weights[id.0];
+                let kind = weight.tensor_type;
+                let row_bytes = (weight.columns as u64).div_ceil(kind.block_elements()) * kind.block_bytes();
+                *weights.entry((id, is_packed)).or_insert(0) = row_bytes * weight.rows as u64;
+            }
+        }
+        let own = program.cached_layers(&segments);
+        let layers = cache.groups().iter().zip(cache.stats()).flat_map(|(group, stats)| {
+            let pages = u64::from(stats.capacity_pages) * u64::from(PAGE_POSITIONS);
+            group.layers.iter().map(move |layer| (layer, pages))
+        });
+        let kept = layers.filter(|(layer, _)| own.contains(&layer.layer));
+        let slots = program.slots.iter().filter(|slot| slot.rows == Rows::Tokens).map(|slot| slot.width as u64);
+        Ok(Needs {
+            weight_bytes: weights.into_values().sum(),
+            cache_bytes: kept.map(|(layer, positions)| layer.position_bytes(format) * positions).sum(),
+            scratch_bytes: slots.sum::<u64>() * tokens * 4,
+        })
+    }
+
+    /// What runs on a device, in words.
+    fn describe(&self, devices: &[usize], program: &Program, device: usize) -> String {
+        let mut words = vec![];
+        let is_here = |mut steps: Range<usize>| steps.any(|at| devices[at] == device);
+        let (first, end) = layer_steps(program);
+        if is_here(0..first) {
+            words.push("embedding".to_owned());
+        }
+        let mut runs: Vec<(usize, usize, bool)> = vec![];
+        for layer in 0..program.layers {
+            let of_layer = || program.steps.iter().zip(devices).filter(move |(step, _)| step.layer == Some(layer));
+            let here = of_layer().filter(|(_, own)| **own == device).count();
+            let whole = here == of_layer().count();
+            match runs.last_mut() {
+                _ if here == 0 => {}
+                Some((_, last, kind)) if *last + 1 == layer && *kind == whole => *last = layer,
+                _ => runs.push((layer, layer, whole)),
+            }
+        }
+        for (first, last, whole) in runs {
+            let parts = if whole { "" } else { "parts of " };
+            words.push(if first == last {
+                format!("{parts}layer {first}")
+            } else {
+                format!("{parts}layers {first} to {last}")
+            });
+        }
+        if is_here(end..devices.len()) {
+            words.push("head".to_owned());
+        }
+        words.join(", ")
+    }
+
+    /// Puts the first `count` layers onto GPUs, one after the other, as many on each as fit; without a reserve, the last
+    /// one takes what is left.
+    fn fill(&mut self, rooms: Rooms, count: usize, reserve_bytes: Option<u64>) {
+        let (mut at, all) = (0, self.layers.len());
+        for gpu in 0..rooms.gpus.len() {
+            let (most, is_last) = (rooms.gpus[gpu].most_layers.min(count - at), gpu + 1 == rooms.gpus.len());
+            let fits = |placement: &Placement| {
+                let free_bytes = rooms.gpus[gpu].free_bytes.saturating_sub(reserve_bytes.unwrap_or(0));
+                placement.needs(rooms, gpu).is_ok_and(|needs| needs.bytes() <= free_bytes)
+            };
+            // With the last layer go the ends; they stay if only they do not fit.
+            let with = |taken: usize, ends: bool| {
+                let mut tried = self.clone();
+                tried.layers[at..at + taken].fill(gpu + 1);
+                if ends && at + taken == all {
+                    (tried.embedding, tried.head) = (tried.layers.first().copied().unwrap_or(gpu + 1), gpu + 1);
+                }
+                tried
+            };
+            let is_forced = is_last && reserve_bytes.is_none();
+            let mut best = (is_forced || fits(&with(most, true))).then(|| (most, with(most, true)));
+            if best.is_none() {
+                // More layers never need less.
+                let counts: Vec<usize> = (0..=most).collect();
+                let taken = counts.partition_point(|&taken| fits(&with(taken, false))).saturating_sub(1);
+                best = Some((taken, with(taken, false)));
+            }
+            if let Some((taken, placement)) = best {
+                *self = placement;
+                at += taken;
+            }
+        }
+    }
+
+    fn take_ranges(&mut self, rooms: Rooms, ranges: &[(Range<u32>, usize)]) -> Result<()> {
+        let wrong =
+            |found: String, expected: String| Error::Model { subject: "ranges of layers".into(), found, expected };
+        for (range, gpu) in ranges {
+            let (layers, gpus) = (self.layers.len(), rooms.gpus.len());
+            let (start, end) = (range.start as usize, range.end as usize);
+            if *gpu >= gpus {
+                return Err(wrong(format!("GPU {gpu}"), format!("one of {gpus}, which count from 0")));
+            }
+            let run = self.layers.get_mut(start..end).filter(|run| !run.is_empty());
+            let run = run.ok_or_else(|| wrong(format!("{range:?}"), format!("a range within {layers} layers")))?;
+            if run.iter().any(|device| *device != 0) {
+                return Err(wrong(format!("{range:?}, which overlaps another"), "each layer once".into()));
+            }
+            run.fill(gpu + 1);
+        }
+        if let ([first, .., last] | [first @ last], true) = (&self.layers[..], !self.layers.contains(&0)) {
+            (self.embedding, self.head) = (*first, *last);
+        }
+        Ok(())
+    }
+}
+
+/// Where the steps of the first layer begin, and those of the last end.
+fn layer_steps(program: &Program) -> (usize, usize) {
+    let is_within = |step: &Step| step.layer.is_some();
+    let first = program.steps.iter().position(is_within).unwrap_or(0);
+    (first, program.steps.iter().rposition(is_within).map_or(first, |last| last + 1))
+}
+
+/// The steps that a class of tensors is for, from a layer on: in each layer those from the first to the last that
+/// multiplies with one of them.
+fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Range<usize>> {
+    let steps = || program.steps.iter().enumerate();
+    let (first, end) = layer_steps(program);
+    let part = match class {
+        TensorClass::Embedding => return vec![0..first],
+        TensorClass::Head => return vec![end..program.steps.len()],
+        TensorClass::FeedForward => "ffn_",
+        TensorClass::Experts => "_exps",
+    };
+    let is_such = |op: &Op| match op {
+        Op::Linear { products, .. } => {
+            products.iter().any(|product| program.weights[product.weight.0].name.contains(part))
+        }
+        _ => false,
+    };
+    let runs = (from_layer..program.layers).filter_map(|layer| {
+        let mut such = steps().filter(|(_, step)| step.layer == Some(layer) && is_such(&step.op)).map(|(at, _)| at);
+        let first = such.next()?;
+        Some(first..such.next_back().unwrap_or(first) + 1)
+    });
+    runs.collect()
+}
