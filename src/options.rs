@@ -24,6 +24,9 @@ pub struct LoadOptions {
     /// Whether weights are packed for the vector unit. It makes everything faster, and takes about as much memory as
     /// the weights do, beside the file. If not, the mapped file is the only copy of them.
     pub pack: bool,
+    /// Whether the CPU decodes weights and leaves activations as they are, where it otherwise rounds these to eight bits:
+    /// slow, for comparisons.
+    pub exact: bool,
     /// How many threads compute; by default as many as there are cores.
     pub threads: Option<usize>,
     /// The pre-tokenizer to use in place of the one that the file names.
@@ -107,6 +110,7 @@ impl Default for LoadOptions {
             cache_format: CacheFormat::F16,
             map: true,
             pack: true,
+            exact: false,
             threads: None,
             pre_tokenizer: None,
             device: Device::Auto,

@@ -1,15 +1,16 @@
 //! What computes for a model: the devices that its program is spread over, and the way of a batch through them.
 
-use super::placement::{Placement, Room, Rooms};
+use super::fit::Fit;
+use super::placement::{Placement, Site};
 use super::plan::Plan;
 use crate::backend::batch::Batch;
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
 use crate::backend::gpu::readback::{wait, wait_until};
-use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Traits, Wanted};
+use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, Input, Ticket, Wanted};
 use crate::cache::{Cache, Sequence};
 use crate::gguf::Gguf;
-use crate::options::{Device, LoadOptions, Offload};
+use crate::options::LoadOptions;
 use crate::program::{Program, Segment, SlotId};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Engine {
     program: Program,
+    cache: Cache,
     /// The segments in order: which part runs each, and as which of its own.
     route: Vec<(usize, usize, Segment)>,
     parts: Vec<Part>,
@@ -55,36 +57,27 @@ struct Making<'a> {
 }
 
 impl Engine {
-    /// Loads a program onto the devices that options name, or onto these GPUs. A GPU that has no room for its layers gets
-    /// fewer.
-    pub fn new(
-        file: &Arc<Gguf>,
-        program: &Program,
-        cache: &Cache,
-        options: &LoadOptions,
-        gpus: &[Gpu],
-    ) -> Result<Self> {
-        let opened = if gpus.is_empty() { open(options)? } else { vec![] };
-        let gpus = if gpus.is_empty() { &opened } else { gpus };
-        let making = Making { file, program, cache, options, gpus };
-        let mut rooms: Vec<Room> = gpus.iter().map(|gpu| room(gpu, program.layers)).collect();
-        let mut reasons = vec![];
+    /// Loads a program onto the GPUs that it was fitted to. One that has no room for its layers gets fewer.
+    pub fn new(file: &Arc<Gguf>, mut fit: Fit, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
         loop {
-            let known = Rooms { program, cache, format: options.cache_format, gpus: &rooms };
-            let placement = Placement::new(known, &options.offload, &options.on_cpu)?;
+            let placement = Placement::new(fit.known(options), &options.offload, &options.on_cpu)?;
+            let making = Making { file, program: &fit.program, cache: &fit.cache, options, gpus };
             let made = making.parts(&placement);
             match made {
-                Ok(parts) => return making.engine(parts, &placement, known, reasons),
-                Err((Some(gpu), Error::GpuMemory { what, bytes })) if rooms[gpu].most_layers > 0 => {
+                Ok(parts) => {
+                    let plan = placement.plan(fit.known(options), options, fit.reasons)?;
+                    return Ok(making.engine(parts, &placement, plan));
+                }
+                Err((Some(gpu), Error::GpuMemory { what, bytes })) if placement.layers.contains(&(gpu + 1)) => {
                     let held = placement.layers.iter().filter(|device| **device == gpu + 1).count();
-                    let room = &mut rooms[gpu];
-                    room.most_layers = held - held.div_ceil(8).min(held);
+                    let site = &mut fit.sites[gpu];
+                    site.most_layers = held - held.div_ceil(8);
+                    let Site { name, most_layers, .. } = site;
                     let reason = format!(
-                        "{} had no room for {bytes} bytes of {what}: {} layers there at most, not {held}.",
-                        room.name, room.most_layers
+                        "{name} had no room for {bytes} bytes of {what}, so it gets at most {most_layers} layers, not {held}."
                     );
                     log::warn!("{reason}");
-                    reasons.push(reason);
+                    fit.reasons.push(reason);
                     // What was dropped is given back when the device is polled.
                     gpus[gpu].check()?;
                 }
@@ -96,6 +89,11 @@ impl Engine {
     /// What it computes.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The books of its pages.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Who computes what.
@@ -266,6 +264,7 @@ impl Making<'_> {
     fn cpu(&self, own: Vec<Segment>) -> Result<Part> {
         let mut how = ExecutorOptions::default();
         how.matrices.pack = self.options.pack;
+        how.matrices.exact = self.options.exact;
         how.threads = self.options.threads.unwrap_or(how.threads);
         let layers = self.program.cached_layers(&own);
         let memory = PageMemory::of_layers(self.cache, &layers, self.options.cache_format)?;
@@ -288,13 +287,7 @@ impl Making<'_> {
         }))
     }
 
-    fn engine(
-        &self,
-        parts: Vec<(usize, Part)>,
-        placement: &Placement,
-        rooms: Rooms,
-        reasons: Vec<String>,
-    ) -> Result<Engine> {
+    fn engine(&self, parts: Vec<(usize, Part)>, placement: &Placement, plan: Plan) -> Engine {
         let mut seen = vec![0; parts.len()];
         let mut route = vec![];
         for segment in self.program.segments(&placement.devices(self.program)) {
@@ -303,36 +296,9 @@ impl Making<'_> {
                 seen[part] += 1;
             }
         }
-        let plan = Plan {
-            context_tokens: self.cache.limits().context_tokens,
-            parts: placement.parts(rooms, self.options)?,
-            reasons,
-        };
         let parts = parts.into_iter().map(|(_, part)| part).collect();
-        Ok(Engine { program: self.program.clone(), route, parts, turn: Mutex::new(()), plan })
+        Engine { program: self.program.clone(), cache: self.cache.clone(), route, parts, turn: Mutex::new(()), plan }
     }
-}
-
-/// The GPUs that options name.
-fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
-    let open = |name: Option<&String>, no_emulation| {
-        let mut how = GpuOptions::default();
-        (how.name, how.no_emulation) = (name.cloned(), no_emulation);
-        pollster::block_on(Gpu::open(&how))
-    };
-    match &options.device {
-        _ if options.offload == Offload::None => Ok(vec![]),
-        Device::Cpu => Ok(vec![]),
-        Device::Auto => {
-            Ok(open(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}")).into_iter().collect())
-        }
-        Device::Gpu(name) => Ok(vec![open(name.as_ref(), false)?]),
-        Device::Gpus(names) => names.iter().map(|name| open(Some(name), false)).collect(),
-    }
-}
-
-fn room(gpu: &Gpu, layers: usize) -> Room {
-    Room { name: gpu.info().name.clone(), traits: Traits::of(gpu), free_bytes: u64::MAX, most_layers: layers }
 }
 
 fn no_gpu() -> Error {

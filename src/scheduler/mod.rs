@@ -4,9 +4,14 @@
 //! is carried over: usually the residual stream, one row a token.
 
 mod engine;
+mod fit;
 mod placement;
 mod plan;
 
 pub use engine::Engine;
-pub use placement::{Placement, Room, Rooms};
+pub use fit::{Fit, open};
+pub use placement::{Placement, Site, Sites};
 pub use plan::{Plan, PlanPart};
+
+/// Prompts are run this many tokens at a time, so that cancelling takes effect in between.
+pub const CHUNK_TOKENS: usize = 512;

@@ -3,7 +3,7 @@
 //! Layers go to GPUs in runs, from the first on, the largest GPU first. Whether a run fits is not estimated by rules of
 //! thumb: its needs are added up by the same plan that would load it.
 
-use super::plan::PlanPart;
+use super::plan::{Plan, PlanPart};
 use crate::backend::gpu::{Needs, Traits};
 use crate::cache::{Cache, CacheFormat, PAGE_POSITIONS};
 use crate::options::{LoadOptions, Offload, OnCpu, TensorClass};
@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// What is known of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
+pub struct Site {
     /// Its name.
     pub name: String,
     /// What its needs depend on.
@@ -26,7 +26,7 @@ pub struct Room {
 
 /// What layers are placed by.
 #[derive(Debug, Clone, Copy)]
-pub struct Rooms<'a> {
+pub struct Sites<'a> {
     /// What is to be placed.
     pub program: &'a Program,
     /// Its cache.
@@ -34,7 +34,7 @@ pub struct Rooms<'a> {
     /// How keys and values are kept.
     pub format: CacheFormat,
     /// The GPUs, in the order in which they are filled.
-    pub gpus: &'a [Room],
+    pub gpus: &'a [Site],
 }
 
 /// Where the steps of a program run. Devices are numbers: 0 is the CPU, the others are GPUs, from 1.
@@ -54,15 +54,15 @@ impl Placement {
     ///
     /// # Errors
     /// If ranges overlap, or name layers or GPUs that there are not.
-    pub fn new(rooms: Rooms, offload: &Offload, on_cpu: &[OnCpu]) -> Result<Self> {
-        let layers = rooms.program.layers;
+    pub fn new(sites: Sites, offload: &Offload, on_cpu: &[OnCpu]) -> Result<Self> {
+        let layers = sites.program.layers;
         let mut placement = Placement { layers: vec![0; layers], embedding: 0, head: 0, on_cpu: on_cpu.to_vec() };
         match offload {
             Offload::None => {}
-            Offload::Auto { reserve_bytes } => placement.fill(rooms, layers, Some(*reserve_bytes)),
-            Offload::All => placement.fill(rooms, layers, None),
-            Offload::Layers(count) => placement.fill(rooms, layers.min(*count as usize), None),
-            Offload::Ranges(ranges) => placement.take_ranges(rooms, ranges)?,
+            Offload::Auto { reserve_bytes } => placement.fill(sites, layers, Some(*reserve_bytes)),
+            Offload::All => placement.fill(sites, layers, None),
+            Offload::Layers(count) => placement.fill(sites, layers.min(*count as usize), None),
+            Offload::Ranges(ranges) => placement.take_ranges(sites, ranges)?,
         }
         Ok(placement)
     }
@@ -90,8 +90,8 @@ impl Placement {
     }
 
     /// What a GPU needs, by this placement.
-    pub fn needs(&self, rooms: Rooms, gpu: usize) -> Result<Needs> {
-        let Rooms { program, cache, format, gpus } = rooms;
+    pub fn needs(&self, sites: Sites, gpu: usize) -> Result<Needs> {
+        let Sites { program, cache, format, gpus } = sites;
         let mut segments = program.segments(&self.devices(program));
         segments.retain(|segment| segment.device == gpu + 1);
         if segments.is_empty() {
@@ -100,18 +100,24 @@ impl Placement {
         gpus[gpu].traits.needs(program, &segments, cache, format, cache.limits().chunk_tokens)
     }
 
-    /// What each device gets, and what that takes.
-    pub fn parts(&self, rooms: Rooms, options: &LoadOptions) -> Result<Vec<PlanPart>> {
-        let program = rooms.program;
+    /// Who gets what, and what that takes.
+    pub fn plan(&self, sites: Sites, options: &LoadOptions, reasons: Vec<String>) -> Result<Plan> {
+        let gpu_layers = self.layers.iter().filter(|device| **device != 0).count();
+        let context_tokens = sites.cache.limits().context_tokens;
+        Ok(Plan { context_tokens, gpu_layers, parts: self.parts(sites, options)?, reasons })
+    }
+
+    fn parts(&self, sites: Sites, options: &LoadOptions) -> Result<Vec<PlanPart>> {
+        let program = sites.program;
         let devices = self.devices(program);
         let mut parts = vec![];
-        for device in (1..=rooms.gpus.len()).chain([0]).filter(|device| devices.contains(device)) {
+        for device in (1..=sites.gpus.len()).chain([0]).filter(|device| devices.contains(device)) {
             let (name, needs, free_bytes) = match device.checked_sub(1) {
                 Some(gpu) => {
-                    let room = &rooms.gpus[gpu];
-                    (room.name.clone(), self.needs(rooms, gpu)?, Some(room.free_bytes))
+                    let site = &sites.gpus[gpu];
+                    (site.name.clone(), self.needs(sites, gpu)?, Some(site.free_bytes))
                 }
-                None => ("CPU".into(), self.cpu_needs(rooms, options)?, None),
+                None => ("CPU".into(), self.cpu_needs(sites, options)?, None),
             };
             let Needs { weight_bytes, cache_bytes, scratch_bytes } = needs;
             let what = self.describe(&devices, program, device);
@@ -121,8 +127,8 @@ impl Placement {
     }
 
     /// What the CPU needs, by this placement.
-    fn cpu_needs(&self, rooms: Rooms, options: &LoadOptions) -> Result<Needs> {
-        let Rooms { program, cache, format, .. } = rooms;
+    fn cpu_needs(&self, sites: Sites, options: &LoadOptions) -> Result<Needs> {
+        let Sites { program, cache, format, .. } = sites;
         let mut segments = program.segments(&self.devices(program));
         segments.retain(|segment| segment.device == 0);
         let tokens = u64::from(cache.limits().chunk_tokens);
@@ -191,13 +197,13 @@ impl Placement {
 
     /// Puts the first `count` layers onto GPUs, one after the other, as many on each as fit; without a reserve, the last
     /// one takes what is left.
-    fn fill(&mut self, rooms: Rooms, count: usize, reserve_bytes: Option<u64>) {
+    fn fill(&mut self, sites: Sites, count: usize, reserve_bytes: Option<u64>) {
         let (mut at, all) = (0, self.layers.len());
-        for gpu in 0..rooms.gpus.len() {
-            let (most, is_last) = (rooms.gpus[gpu].most_layers.min(count - at), gpu + 1 == rooms.gpus.len());
+        for gpu in 0..sites.gpus.len() {
+            let (most, is_last) = (sites.gpus[gpu].most_layers.min(count - at), gpu + 1 == sites.gpus.len());
             let fits = |placement: &Placement| {
-                let free_bytes = rooms.gpus[gpu].free_bytes.saturating_sub(reserve_bytes.unwrap_or(0));
-                placement.needs(rooms, gpu).is_ok_and(|needs| needs.bytes() <= free_bytes)
+                let free_bytes = sites.gpus[gpu].free_bytes.saturating_sub(reserve_bytes.unwrap_or(0));
+                placement.needs(sites, gpu).is_ok_and(|needs| needs.bytes() <= free_bytes)
             };
             // With the last layer go the ends; they stay if only they do not fit.
             let with = |taken: usize, ends: bool| {
@@ -223,11 +229,11 @@ impl Placement {
         }
     }
 
-    fn take_ranges(&mut self, rooms: Rooms, ranges: &[(Range<u32>, usize)]) -> Result<()> {
+    fn take_ranges(&mut self, sites: Sites, ranges: &[(Range<u32>, usize)]) -> Result<()> {
         let wrong =
             |found: String, expected: String| Error::Model { subject: "ranges of layers".into(), found, expected };
         for (range, gpu) in ranges {
-            let (layers, gpus) = (self.layers.len(), rooms.gpus.len());
+            let (layers, gpus) = (self.layers.len(), sites.gpus.len());
             let (start, end) = (range.start as usize, range.end as usize);
             if *gpu >= gpus {
                 return Err(wrong(format!("GPU {gpu}"), format!("one of {gpus}, which count from 0")));

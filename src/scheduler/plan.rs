@@ -8,6 +8,8 @@ use std::fmt;
 pub struct Plan {
     /// The most tokens of a session.
     pub context_tokens: u32,
+    /// How many layers have a GPU to run on, but for what is to stay on the CPU.
+    pub gpu_layers: usize,
     /// The devices that have something to do.
     pub parts: Vec<PlanPart>,
     /// Why it is so.

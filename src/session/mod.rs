@@ -27,20 +27,17 @@ pub use reply::{Cancel, Finish, Reply, Statistics};
 use crate::Result;
 use crate::backend::batch::Batch;
 use crate::backend::gpu::Gpu;
-use crate::cache::{Cache, CacheGroup, CacheLimits, Sequence};
+use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
-use crate::model::{self, Facts, ProgramOptions};
+use crate::model::{self, Facts};
 use crate::options::LoadOptions;
 use crate::program::Program;
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
-use crate::scheduler::{Engine, Plan};
+use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan, Site};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Prompts are run this many tokens at a time, so that cancelling takes effect in between.
-const CHUNK_TOKENS: usize = 512;
 
 /// A loaded model. Cloning gives another handle to the same one.
 #[derive(Debug, Clone)]
@@ -52,12 +49,18 @@ pub struct Model {
 struct Shared {
     tokenizer: Tokenizer,
     engine: Engine,
-    cache: Cache,
     facts: Facts,
     plan: MemoryPlan,
 }
 
 impl LoadOptions {
+    /// Where the model in a file would run, and in how much memory. Reads the header only.
+    pub fn plan(&self, path: impl AsRef<Path>) -> Result<Plan> {
+        let path = path.as_ref();
+        let plan = |file: &Gguf| Fit::new(file, self, scheduler::look(self)?)?.plan(self);
+        plan(&Gguf::open(path)?).map_err(|error| error.in_file(path))
+    }
+
     /// Loads the model in a file.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
@@ -84,24 +87,18 @@ impl Model {
         let mut tokenizer_options = TokenizerOptions::default();
         tokenizer_options.pre.clone_from(&options.pre_tokenizer);
         let tokenizer = Tokenizer::load_with(file.metadata(), &tokenizer_options)?;
-        let trained = model::trained_context(file.metadata())?;
-        let context = options.context.unwrap_or(trained);
-        if context > trained {
-            log::warn!("a context of {context} tokens was asked for; the model was trained for {trained}");
-        }
-        let program = model::program(&file, ProgramOptions { context: context as usize })?;
-        let limits =
-            CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
-        let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
         let facts = model::facts(&file)?;
-        let engine = Engine::new(&Arc::new(file), &program, &cache, options, gpus)?;
+        let opened = if gpus.is_empty() { scheduler::open(options)? } else { vec![] };
+        let gpus = if gpus.is_empty() { &opened } else { gpus };
+        let fit = Fit::new(&file, options, gpus.iter().map(Site::of).collect())?;
+        let engine = Engine::new(&Arc::new(file), fit, options, gpus)?;
         let plan = MemoryPlan {
             weight_bytes: facts.weight_bytes,
             packed_bytes: engine.packed_bytes(),
-            cache_bytes: cache.bytes(options.cache_format),
+            cache_bytes: engine.cache().bytes(options.cache_format),
         };
         log::info!("{facts}: {plan}; on {}", engine.name());
-        Ok(Model { shared: Arc::new(Shared { tokenizer, engine, cache, facts, plan }) })
+        Ok(Model { shared: Arc::new(Shared { tokenizer, engine, facts, plan }) })
     }
 
     /// The tokenizer.
@@ -116,7 +113,7 @@ impl Model {
 
     /// The most tokens that a session holds.
     pub fn context(&self) -> u32 {
-        self.shared.cache.limits().context_tokens
+        self.shared.engine.cache().limits().context_tokens
     }
 
     /// How large the model is, and of what kind.
@@ -151,7 +148,7 @@ impl Model {
 
     /// An empty session.
     pub fn session(&self) -> Session {
-        let state = State { sequence: self.shared.cache.sequence(), tokens: vec![] };
+        let state = State { sequence: self.shared.engine.cache().sequence(), tokens: vec![] };
         Session { model: self.clone(), state: Some(state) }
     }
 

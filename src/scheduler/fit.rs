@@ -1,0 +1,129 @@
+//! What a model is loaded with, found before anything is: the GPUs, the context, and the program and cache for it.
+
+use super::CHUNK_TOKENS;
+use super::placement::{Placement, Site, Sites};
+use super::plan::Plan;
+use crate::backend::gpu::readback::wait;
+use crate::backend::gpu::{Gpu, GpuOptions, Traits};
+use crate::cache::{Cache, CacheGroup, CacheLimits};
+use crate::gguf::Gguf;
+use crate::model::{self, ProgramOptions};
+use crate::options::{Device, LoadOptions, Offload};
+use crate::program::Program;
+use crate::{Error, Result};
+
+/// No context is made smaller than this for the sake of a GPU.
+const LEAST_CONTEXT: u32 = 4096;
+/// Contexts that are made smaller are multiples of this.
+const CONTEXT_STEP: u32 = 256;
+
+/// What fits together.
+#[derive(Debug)]
+pub struct Fit {
+    /// The GPUs, the largest first unless ranges of layers name them.
+    pub sites: Vec<Site>,
+    /// What is computed.
+    pub program: Program,
+    /// The books of its cache.
+    pub cache: Cache,
+    /// Why it is so.
+    pub reasons: Vec<String>,
+}
+
+impl Fit {
+    /// Finds the context: what was asked for, or else what the model was trained for; less where all layers would fit
+    /// the GPUs with less.
+    pub fn new(file: &Gguf, options: &LoadOptions, sites: Vec<Site>) -> Result<Self> {
+        let trained = model::trained_context(file.metadata())?;
+        let mut fit = Self::with_context(file, options, sites, options.context.unwrap_or(trained))?;
+        if options.context.is_some_and(|context| context > trained) {
+            fit.reason(format!("The model was trained for a context of {trained} tokens."));
+        }
+        let can_shrink = options.context.is_none() && matches!(options.offload, Offload::Auto { .. });
+        if !can_shrink || fit.sites.is_empty() || fit.is_all_on_gpus(options)? {
+            return Ok(fit);
+        }
+        let least = LEAST_CONTEXT.min(trained);
+        let mut fits = 0;
+        let (mut low, mut high) = (least / CONTEXT_STEP, trained.div_ceil(CONTEXT_STEP));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let tried = Self::with_context(file, options, fit.sites.clone(), (middle * CONTEXT_STEP).max(1))?;
+            if tried.is_all_on_gpus(options)? {
+                (fits, low) = (middle * CONTEXT_STEP, middle + 1);
+            } else {
+                high = middle;
+            }
+        }
+        let context = fits.max(least);
+        fit = Self::with_context(file, options, fit.sites, context)?;
+        if context < trained {
+            fit.reason(format!(
+                "The context is {context} tokens, not the {trained} that the model was trained for, so that more layers \
+                 fit; ask for another to have it."
+            ));
+        }
+        Ok(fit)
+    }
+
+    fn with_context(file: &Gguf, options: &LoadOptions, sites: Vec<Site>, context: u32) -> Result<Self> {
+        let program = model::program(file, ProgramOptions { context: context as usize })?;
+        let limits =
+            CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
+        let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
+        Ok(Fit { sites, program, cache, reasons: vec![] })
+    }
+
+    fn reason(&mut self, reason: String) {
+        log::info!("{reason}");
+        self.reasons.push(reason);
+    }
+
+    fn is_all_on_gpus(&self, options: &LoadOptions) -> Result<bool> {
+        let placement = Placement::new(self.known(options), &options.offload, &options.on_cpu)?;
+        Ok(!placement.layers.contains(&0) && placement.head != 0)
+    }
+
+    /// What layers are placed by.
+    pub fn known(&self, options: &LoadOptions) -> Sites<'_> {
+        Sites { program: &self.program, cache: &self.cache, format: options.cache_format, gpus: &self.sites }
+    }
+
+    /// Who would get what.
+    pub fn plan(&self, options: &LoadOptions) -> Result<Plan> {
+        let placement = Placement::new(self.known(options), &options.offload, &options.on_cpu)?;
+        placement.plan(self.known(options), options, self.reasons.clone())
+    }
+}
+
+/// The GPUs that options name, the largest first unless ranges of layers name them.
+pub fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
+    let open = |name: Option<&String>, no_emulation| {
+        let mut how = GpuOptions::default();
+        (how.name, how.no_emulation) = (name.cloned(), no_emulation);
+        pollster::block_on(Gpu::open(&how))
+    };
+    match &options.device {
+        _ if options.offload == Offload::None => Ok(vec![]),
+        Device::Cpu => Ok(vec![]),
+        Device::Auto => {
+            let found = open(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}"));
+            Ok(found.into_iter().collect())
+        }
+        Device::Gpu(name) => Ok(vec![open(name.as_ref(), false)?]),
+        Device::Gpus(names) => names.iter().map(|name| open(Some(name), false)).collect(),
+    }
+}
+
+impl Site {
+    /// An open GPU.
+    pub fn of(gpu: &Gpu) -> Self {
+        let room = wait(gpu, gpu.room());
+        Site {
+            name: gpu.info().name.clone(),
+            traits: Traits::of(gpu),
+            free_bytes: room.free_bytes,
+            most_layers: usize::MAX,
+        }
+    }
+}
