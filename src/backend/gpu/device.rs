@@ -2,6 +2,7 @@
 
 use super::ledger::Ledger;
 use super::report::{Report, TierState};
+use super::room::BUDGET_PERCENT;
 use super::selfcheck::{Spoil, Verdicts};
 use super::shader::experiments_allowed;
 use super::tiers::{TIERS, Tier, Tiers};
@@ -42,6 +43,8 @@ pub struct Gpu {
 }
 
 struct Shared {
+    /// What the device is of: some questions only it can be asked.
+    adapter: wgpu::Adapter,
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
@@ -81,7 +84,7 @@ impl Gpu {
             let (device, queue) = request(&adapter, options).await?;
             // Without this handler wgpu panics. Errors that matter are caught where they arise.
             device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-            let gpu = Self::of(adapter.get_info(), device, queue, options);
+            let gpu = Self::of(&adapter, device, queue, options);
             match gpu.tried(&adapter, options, &mut verdicts).await {
                 Err(Error::GpuLost { .. }) if verdicts.can_go_on() => {}
                 result => return result,
@@ -100,7 +103,7 @@ impl Gpu {
     /// device that is made of the same adapter.
     pub async fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
         let options = GpuOptions::default();
-        Self::of(adapter.get_info(), device, queue, &options).tried(adapter, &options, &mut Verdicts::default()).await
+        Self::of(adapter, device, queue, &options).tried(adapter, &options, &mut Verdicts::default()).await
     }
 
     /// What to ask an adapter for.
@@ -110,12 +113,26 @@ impl Gpu {
     }
 
     /// A device that is trusted with nothing beyond plain WebGPU.
-    fn of(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+    fn of(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+        let (adapter, info) = (adapter.clone(), adapter.get_info());
         let lost = listen(&device);
         let limit = device.limits().max_storage_buffer_binding_size.min(device.limits().max_buffer_size);
         let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(limit).min(MOST_BINDING_BYTES);
         let (tiers, states, checked, ledger) = (Tiers::NONE, vec![], options.checked, Mutex::default());
-        Gpu { shared: Arc::new(Shared { device, queue, info, tiers, states, checked, binding_bytes, lost, ledger }) }
+        Gpu {
+            shared: Arc::new(Shared {
+                adapter,
+                device,
+                queue,
+                info,
+                tiers,
+                states,
+                checked,
+                binding_bytes,
+                lost,
+                ledger,
+            }),
+        }
     }
 
     /// The same device, with tiers that it turns out to be good for.
@@ -140,8 +157,9 @@ impl Gpu {
     }
 
     fn with(&self, tiers: Tiers, states: Vec<(Tier, TierState)>) -> Gpu {
-        let Shared { device, queue, info, checked, binding_bytes, lost, .. } = &*self.shared;
+        let Shared { adapter, device, queue, info, checked, binding_bytes, lost, .. } = &*self.shared;
         let shared = Shared {
+            adapter: adapter.clone(),
             device: device.clone(),
             queue: queue.clone(),
             info: info.clone(),
@@ -153,6 +171,11 @@ impl Gpu {
             ledger: Mutex::default(),
         };
         Gpu { shared: Arc::new(shared) }
+    }
+
+    /// What the device is of.
+    pub(super) fn adapter(&self) -> &wgpu::Adapter {
+        &self.shared.adapter
     }
 
     /// The device.
@@ -289,7 +312,7 @@ async fn adapters() -> Vec<wgpu::Adapter> {
     descriptor.backends = wgpu::Backends::PRIMARY;
     // The default of debug builds asks drivers to validate, and compiles shaders without optimisation.
     descriptor.flags = wgpu::InstanceFlags::empty();
-    descriptor.memory_budget_thresholds.for_resource_creation = Some(92);
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(BUDGET_PERCENT);
     wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY).await
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`device`], [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
 //! | `selfcheck`, `trials`, [`report`] | which of that a device is trusted with: what is tried, and what came out |
+//! | `room` | how much memory a device can give |
 //! | `ledger` | what has been made on a device, and how what fails is heard |
 //! | [`shader`], [`sources`], [`variants`] | from the texts of `shaders/` to pipelines; every shader that can be asked for |
 //! | [`layout`], [`memory`], `store` | how weights lie on the device, and their way there |
@@ -39,6 +40,7 @@ pub mod profile;
 pub mod readback;
 mod record;
 pub mod report;
+mod room;
 pub mod rotate;
 pub mod rows;
 mod selfcheck;
@@ -58,6 +60,7 @@ pub use executor::{GpuExecutor, GpuExecutorOptions};
 pub use ledger::Fault;
 pub use needs::{Needs, Traits};
 pub use report::{Report, TierState};
+pub use room::{Room, RoomSource};
 pub use rows::Draw;
 #[doc(hidden)]
 pub use selfcheck::Spoil;
