@@ -1,4 +1,4 @@
-//! What is in a GGUF file: `inspect FILE [--tensors] [--json]`.
+//! What is in a GGUF file: `inspect FILE [--tensors] [--json]`, or where it would run: `inspect FILE --plan`.
 //!
 //! Reads the header only, so it answers at once whatever the size of the model. Nothing in the file is required: a key
 //! that is missing or strange is left out or shown as it stands, for the files one looks into are often the odd ones.
@@ -6,7 +6,10 @@
 
 #![warn(missing_docs)]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -26,28 +29,30 @@ struct Options {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Show where the model would run on this machine, and in how much memory
+    #[arg(long)]
+    plan: bool,
+    #[command(flatten)]
+    flags: common::Flags,
     /// Print JSON, with every tensor and all metadata (long texts and arrays summarised)
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let file = match Gguf::open(&options.file) {
-        Ok(file) => file,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error}");
-            return ExitCode::FAILURE;
-        }
+    common::run(run)
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let report = if options.plan {
+        options.flags.load_options()?.plan(&options.file)?.to_string()
+    } else {
+        let file = Gguf::open(&options.file)?;
+        if options.json { json_report(&file) } else { text_report(&file, options.tensors) }
     };
-    let report = if options.json { json_report(&file) } else { text_report(&file, options.tensors) };
     match io::stdout().write_all(report.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `| head` has seen enough
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: writing the report: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("writing the report: {error}").into()),
+        _ => Ok(()), // `| head` may have seen enough
     }
 }
 

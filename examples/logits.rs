@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--pool none|mean|cls|last] [--fast]
-//!        [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
+//!        [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
+//!        [--on-cpu embedding|head|ffn|experts,..] [--threads N] [--ctx N]
 //! ```
 //!
 //! The output is raw little-endian f32, one row of the vocabulary's length for each token. No special token is added,
@@ -13,22 +14,16 @@ mod common;
 
 use clap::{Parser, ValueEnum};
 use kiln::backend::batch::Batch;
-use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
-use kiln::backend::cpu::memory::PageMemory;
-use kiln::backend::gpu::readback::wait;
-use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
+use kiln::scheduler::{self, Engine, Fit, Site};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-/// Runs a batch on whatever computes.
-type Run = dyn FnMut(Batch, &mut Sequence) -> kiln::Result<Vec<f32>>;
 
 /// Writes the logits of every position of a sequence of tokens.
 #[derive(Parser)]
@@ -104,10 +99,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let found = format!("--pool {pool} for `{architecture}`, a decoder, which has logits and no vectors to pool");
         return Err(format!("{}: {found}; expected --pool none", args.model.display()).into());
     }
-    let mut how = ExecutorOptions::default();
-    how.threads = options.threads.unwrap_or(how.threads);
-    how.matrices.exact = !args.fast;
-
     let Ids(tokens) = &args.tokens;
     let format = match args.kv {
         Kv::F32 => CacheFormat::F32,
@@ -117,28 +108,16 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
     let limits = CacheLimits { chunk_tokens: chunk as u32, ..CacheLimits::new(tokens.len() as u32) };
     let cache = Cache::new(CacheGroup::of_program(&program), limits).map_err(in_model)?;
-    let mut sequence = cache.sequence();
-    let mut run: Box<Run> = match &options.device {
-        kiln::Device::Gpu(name) => {
-            let mut options = GpuOptions::default();
-            options.name.clone_from(name);
-            let gpu = pollster::block_on(Gpu::open(&options))?;
-            let how = GpuExecutorOptions::default();
-            let model = wait(&gpu, GpuExecutor::new(&gpu, file, program, &cache, format, how));
-            let mut model = model.map_err(in_model)?;
-            Box::new(move |batch, sequence| wait(&gpu, model.run(batch, sequence)))
-        }
-        _ => {
-            let mut memory = PageMemory::new(&cache, format).map_err(in_model)?;
-            let model = Executor::new(file, program, how).map_err(in_model)?;
-            Box::new(move |batch, sequence| model.run(batch, sequence, &mut memory))
-        }
-    };
+    let options = options.exact(!args.fast).cache_format(format);
+    let gpus = scheduler::open(&options)?;
+    let fit = Fit { sites: gpus.iter().map(Site::of).collect(), program, cache, reasons: vec![] };
+    let engine = Engine::new(&file, fit, &options, &gpus).map_err(in_model)?;
+    let mut sequence = engine.cache().sequence();
     let in_out = |error: std::io::Error| format!("{}: {error}", args.out.display());
     let mut out = BufWriter::new(File::create(&args.out).map_err(in_out)?);
     for tokens in tokens.chunks(chunk) {
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        let logits = run(Batch { tokens, outputs: &outputs }, &mut sequence)?;
+        let logits = engine.run(Batch { tokens, outputs: &outputs }, &mut sequence).map_err(in_model)?;
         for value in logits {
             out.write_all(&value.to_le_bytes()).map_err(in_out)?;
         }

@@ -162,6 +162,13 @@ impl LoadOptions {
         self
     }
 
+    /// Sets [`LoadOptions::exact`].
+    #[must_use]
+    pub fn exact(mut self, yes: bool) -> Self {
+        self.exact = yes;
+        self
+    }
+
     /// Sets [`LoadOptions::threads`]; none counts as one.
     #[must_use]
     pub fn threads(mut self, count: usize) -> Self {

@@ -39,7 +39,7 @@ fn what_cannot_be_had_is_refused_in_words() {
         ("--device gpu:no-such-adapter", "no-such-adapter"),
         ("--device cpu --gpu-layers all", "--gpu-layers all"),
         ("--device gpu --gpu-layers 0", "--gpu-layers 0"),
-        ("--gpu-layers 3", "--gpu-layers 3"),
+        ("--device cpu --gpu-layers 3", "--gpu-layers 3"),
     ];
     for (name, arguments) in commands() {
         for (asked, named) in refusals {

@@ -9,11 +9,10 @@ mod tiny;
 use gpu::{floats, nmse};
 use kiln::backend::batch::Batch;
 use kiln::backend::gpu::{Gpu, GpuOptions};
-use kiln::cache::{Cache, CacheGroup, CacheLimits};
 use kiln::gguf::{Gguf, TensorType};
 use kiln::model::{self, ProgramOptions};
 use kiln::program::Program;
-use kiln::scheduler::Engine;
+use kiln::scheduler::{Engine, Fit, Site};
 use kiln::{CacheFormat, Device, Generate, LoadOptions, Model, Offload, TensorClass};
 use serde_json::Value;
 use std::fs;
@@ -36,6 +35,7 @@ struct World {
     name: String,
     file: Arc<Gguf>,
     program: Program,
+    context: u32,
     tokens: Vec<u32>,
     /// Those that follow, as far as they are known.
     greedy: Vec<u32>,
@@ -54,13 +54,22 @@ impl World {
             value.as_array().into_iter().flatten().filter_map(Value::as_u64).map(|id| id as u32).collect()
         };
         let file = Arc::new(Gguf::open(folder.join(format!("{name}.gguf"))).unwrap());
-        let context = facts["n_ctx"].as_u64().unwrap_or(512) as usize;
-        let program = model::program(&file, ProgramOptions { context }).unwrap();
+        let context = facts["n_ctx"].as_u64().unwrap_or(512) as u32;
+        let program = model::program(&file, ProgramOptions { context: context as usize }).unwrap();
         let mut greedy = ids(&facts["greedy"]["tokens"]);
         greedy.truncate(MOST_FOLLOWING);
         assert!(!greedy.is_empty(), "{name}: nothing follows");
         let expected = floats(&fs::read(folder.join(format!("{name}.logits.f32"))).unwrap());
-        World { name: name.into(), file, program, tokens: ids(&facts["tokens"]), greedy, expected, most_error: 1e-8 }
+        World {
+            name: name.into(),
+            file,
+            program,
+            context,
+            tokens: ids(&facts["tokens"]),
+            greedy,
+            expected,
+            most_error: 1e-8,
+        }
     }
 
     /// A random model, whose truth is what the CPU computes.
@@ -69,23 +78,23 @@ impl World {
         let program = model::program(&file, ProgramOptions { context: 256 }).unwrap();
         let tokens: Vec<u32> = (0..70).map(|i: u32| i.wrapping_mul(2_654_435_761) % Sizes::VOCABULARY as u32).collect();
         let name = tiny.architecture.clone();
-        let mut world = World { name, file, program, tokens, greedy: vec![], expected: vec![], most_error };
-        let (engine, cache) = world.load(&LoadOptions::new().device(Device::Cpu), &[]);
-        world.expected = world.logits(&engine, &cache, 70);
+        let mut world =
+            World { name, file, program, context: 256, tokens, greedy: vec![], expected: vec![], most_error };
+        let engine = world.load(&LoadOptions::new().device(Device::Cpu), &[]);
+        world.expected = world.logits(&engine, 70);
         world
     }
 
-    fn load(&self, options: &LoadOptions, gpus: &[Gpu]) -> (Engine, Cache) {
-        let limits = CacheLimits::new((self.tokens.len() + MOST_FOLLOWING) as u32);
-        let cache = Cache::new(CacheGroup::of_program(&self.program), limits).unwrap();
-        let options = options.clone().cache_format(CacheFormat::F32).threads(2);
-        let engine = Engine::new(&self.file, &self.program, &cache, &options, gpus);
-        (engine.unwrap_or_else(|error| panic!("{}, {options:?}: {error}", self.name)), cache)
+    fn load(&self, options: &LoadOptions, gpus: &[Gpu]) -> Engine {
+        let options = options.clone().cache_format(CacheFormat::F32).threads(2).context(self.context);
+        let fit = Fit::new(&self.file, &options, gpus.iter().map(Site::of).collect()).unwrap();
+        let engine = Engine::new(&self.file, fit, &options, gpus);
+        engine.unwrap_or_else(|error| panic!("{}, {options:?}: {error}", self.name))
     }
 
     /// The logits of all tokens, so many at a time.
-    fn logits(&self, engine: &Engine, cache: &Cache, chunk: usize) -> Vec<f32> {
-        let mut sequence = cache.sequence();
+    fn logits(&self, engine: &Engine, chunk: usize) -> Vec<f32> {
+        let mut sequence = engine.cache().sequence();
         let mut logits = vec![];
         for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
@@ -95,8 +104,8 @@ impl World {
     }
 
     /// The tokens that follow, each the likeliest. The prompt's chunks but for the last want no logits.
-    fn follow(&self, engine: &Engine, cache: &Cache) -> Vec<u32> {
-        let mut sequence = cache.sequence();
+    fn follow(&self, engine: &Engine) -> Vec<u32> {
+        let mut sequence = engine.cache().sequence();
         let (first, last) = self.tokens.split_at(self.tokens.len() / 2);
         engine.run(Batch { tokens: first, outputs: &[] }, &mut sequence).unwrap();
         let (mut fresh, mut found) = (last.to_vec(), vec![]);
@@ -111,14 +120,14 @@ impl World {
 
     /// Runs the model with some options, and compares.
     fn check(&self, options: &LoadOptions, gpus: &[Gpu], parts: usize) {
-        let (engine, cache) = self.load(options, gpus);
+        let engine = self.load(options, gpus);
         let of = format!("{}, {:?}, {:?}:\n{}", self.name, options.offload, options.on_cpu, engine.plan());
         assert_eq!(engine.plan().parts.len(), parts, "{of}");
         for chunk in [self.tokens.len(), 7, 1] {
-            let error = nmse(&self.logits(&engine, &cache, chunk), &self.expected);
+            let error = nmse(&self.logits(&engine, chunk), &self.expected);
             assert!(error <= self.most_error, "NMSE {error:e} by {chunk}: {of}");
         }
-        assert_eq!(self.follow(&engine, &cache), self.greedy, "{of}");
+        assert_eq!(self.follow(&engine), self.greedy, "{of}");
     }
 
     /// Cuts the model everywhere.

@@ -3,7 +3,8 @@
 //! ```text
 //! bench (--model FILE | --synthetic SHAPE:QUANT [--write FILE]) [--pp 512] [--tg 128] [--depth 0] [--reps 5]
 //!       [--output md|json|csv] [--no-pack] [--profile]
-//!       [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto] [--threads N] [--ctx N]
+//!       [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
+//!        [--on-cpu embedding|head|ffn|experts,..] [--threads N] [--ctx N]
 //! ```
 //!
 //! `ppN` runs a prompt of N random tokens and computes the logits behind the last one; `tgN` runs N random tokens one by

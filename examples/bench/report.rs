@@ -110,7 +110,7 @@ impl Report {
             "| {facts} | {:>10} | {:>10} | {:6} | {:>7} | {:>15} | {speed:>20} | {:>5} | {:>5} |",
             format!("{:.2} MiB", facts.weight_bytes as f64 / f64::from(1 << 20)),
             format!("{:.2} M", facts.parameters as f64 / 1e6),
-            self.setting.model.gpus().next().map_or("CPU", |_| "GPU"),
+            backend(&self.setting.model),
             self.setting.model.threads(),
             test.name(),
             or_dash(outcome.gb_per_s),
@@ -139,7 +139,7 @@ impl Report {
             ("n_threads", json!(model.threads())),
             ("type_k", json!("f16")),
             ("type_v", json!("f16")),
-            ("n_gpu_layers", json!(model.gpus().next().map_or(0, |_| model.program().layers))),
+            ("n_gpu_layers", json!(model.plan().gpu_layers)),
             ("n_prompt", json!(test.prompt)),
             ("n_gen", json!(test.generated)),
             ("n_depth", json!(test.depth)),
@@ -158,6 +158,15 @@ impl Report {
             ("read_share", json!(self.share(outcome))),
         ]);
         fields
+    }
+}
+
+/// What computes.
+fn backend(model: &Model) -> &'static str {
+    match (model.gpus().next(), model.plan().parts.len()) {
+        (None, _) => "CPU",
+        (Some(_), 1) => "GPU",
+        (Some(_), _) => "mixed",
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the examples that run a model share: flags of one meaning, and one way to fail.
 
-use clap::{Args, Parser};
-use kiln::LoadOptions;
+use clap::{Args, Parser, ValueEnum};
+use kiln::{LoadOptions, Offload, TensorClass};
 use std::error::Error;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -11,12 +11,16 @@ use std::str::FromStr;
 /// Where and how a model runs.
 #[derive(Args, Debug, Clone)]
 pub struct Flags {
-    /// Where it runs: auto (the CPU, for now), cpu, gpu, or gpu:NAME (part of its name).
+    /// Where it runs: auto (a GPU if there is one that is not emulated), cpu, gpu, gpu:NAME (part of its name), or several
+    /// with commas, as gpu:NAME,NAME.
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     device: Device,
-    /// How many layers a GPU gets: a number, all, or auto.
+    /// How many layers the GPU gets: a number, all, or auto, which is as many as fit.
     #[arg(long, value_name = "N|all|auto", default_value = "auto")]
     gpu_layers: GpuLayers,
+    /// What stays on the CPU, wherever its layers go.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    on_cpu: Vec<Class>,
     /// Threads on the CPU; by default, one a core.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -31,25 +35,23 @@ impl Flags {
     /// # Errors
     /// If they ask for what this build does not have, or contradict each other.
     pub fn load_options(&self) -> Result<LoadOptions, String> {
-        let device = match (&self.device, &self.gpu_layers) {
-            (_, GpuLayers::Count(1..)) => {
-                return Err(format!(
-                    "--gpu-layers {}: this build runs all layers in one place, expected 0, all or auto",
-                    self.gpu_layers
-                ));
-            }
-            (Device::Gpu(_), GpuLayers::Count(0)) | (Device::Cpu, GpuLayers::All) => {
+        let (device, offload) = match (&self.device, &self.gpu_layers) {
+            (Device::Gpu(_), GpuLayers::Count(0)) | (Device::Cpu, GpuLayers::All | GpuLayers::Count(1..)) => {
                 return Err(format!(
                     "--device {} and --gpu-layers {}: expected one of them, or two that agree",
                     self.device, self.gpu_layers
                 ));
             }
-            (Device::Cpu, _) | (_, GpuLayers::Count(0)) => kiln::Device::Cpu,
-            (Device::Gpu(name), _) => kiln::Device::Gpu(name.clone()),
-            (Device::Auto, GpuLayers::All) => kiln::Device::Gpu(None),
-            (Device::Auto, GpuLayers::Auto) => kiln::Device::Auto,
+            (Device::Cpu, _) | (_, GpuLayers::Count(0)) => (kiln::Device::Cpu, Offload::None),
+            (Device::Gpu(_), GpuLayers::Auto) => (self.device.named(), Offload::default()),
+            (Device::Auto, GpuLayers::Auto) => (kiln::Device::Auto, Offload::default()),
+            (_, GpuLayers::All) => (self.device.named(), Offload::All),
+            (_, GpuLayers::Count(count)) => (self.device.named(), Offload::Layers(*count)),
         };
-        let mut options = LoadOptions::new().device(device);
+        let mut options = LoadOptions::new().device(device).offload(offload);
+        for class in &self.on_cpu {
+            options = options.on_cpu(class.named());
+        }
         options.threads = self.threads.map(NonZeroUsize::get);
         options.context = self.ctx.map(NonZeroU32::get);
         Ok(options)
@@ -62,6 +64,43 @@ enum Device {
     Cpu,
     /// The one of this name, or any.
     Gpu(Option<String>),
+}
+
+impl Device {
+    /// The GPUs that it names.
+    fn named(&self) -> kiln::Device {
+        match self {
+            Device::Gpu(Some(names)) if names.contains(',') => {
+                kiln::Device::Gpus(names.split(',').map(str::to_owned).collect())
+            }
+            Device::Gpu(name) => kiln::Device::Gpu(name.clone()),
+            Device::Auto | Device::Cpu => kiln::Device::Gpu(None),
+        }
+    }
+}
+
+/// As [`TensorClass`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Class {
+    /// What turns tokens into activations.
+    Embedding,
+    /// What turns activations into logits.
+    Head,
+    /// What stands behind attention in a layer.
+    Ffn,
+    /// The experts of layers that have some.
+    Experts,
+}
+
+impl Class {
+    fn named(self) -> TensorClass {
+        match self {
+            Class::Embedding => TensorClass::Embedding,
+            Class::Head => TensorClass::Head,
+            Class::Ffn => TensorClass::FeedForward,
+            Class::Experts => TensorClass::Experts,
+        }
+    }
 }
 
 impl FromStr for Device {

@@ -47,6 +47,9 @@ struct GpuPart {
     executor: Box<Mutex<GpuExecutor>>,
 }
 
+/// Why there is no engine, and which GPU refused.
+type Refusal = (Option<usize>, Error);
+
 /// What an engine is made of.
 struct Making<'a> {
     file: &'a Arc<Gguf>,
@@ -65,7 +68,7 @@ impl Engine {
             let made = making.parts(&placement);
             match made {
                 Ok(parts) => {
-                    let plan = placement.plan(fit.known(options), options, fit.reasons)?;
+                    let plan = placement.plan(fit.known(options), options, fit.reasons.clone())?;
                     return Ok(making.engine(parts, &placement, plan));
                 }
                 Err((Some(gpu), Error::GpuMemory { what, bytes })) if placement.layers.contains(&(gpu + 1)) => {
@@ -244,7 +247,7 @@ impl Engine {
 
 impl Making<'_> {
     /// The devices, loaded; an error says which GPU it is about.
-    fn parts(&self, placement: &Placement) -> Result<Vec<(usize, Part)>, (Option<usize>, Error)> {
+    fn parts(&self, placement: &Placement) -> Result<Vec<(usize, Part)>, Refusal> {
         let segments = self.program.segments(&placement.devices(self.program));
         let own = |device| segments.iter().filter(move |segment| segment.device == device).cloned().collect::<Vec<_>>();
         let mut parts = vec![];

@@ -3,14 +3,14 @@
 use super::CHUNK_TOKENS;
 use super::placement::{Placement, Site, Sites};
 use super::plan::Plan;
+use crate::Result;
 use crate::backend::gpu::readback::wait;
-use crate::backend::gpu::{Gpu, GpuOptions, Traits};
+use crate::backend::gpu::{Gpu, GpuOptions, Sight, Traits};
 use crate::cache::{Cache, CacheGroup, CacheLimits};
 use crate::gguf::Gguf;
 use crate::model::{self, ProgramOptions};
 use crate::options::{Device, LoadOptions, Offload};
 use crate::program::Program;
-use crate::{Error, Result};
 
 /// No context is made smaller than this for the sake of a GPU.
 const LEAST_CONTEXT: u32 = 4096;
@@ -20,7 +20,7 @@ const CONTEXT_STEP: u32 = 256;
 /// What fits together.
 #[derive(Debug)]
 pub struct Fit {
-    /// The GPUs, the largest first unless ranges of layers name them.
+    /// The GPUs.
     pub sites: Vec<Site>,
     /// What is computed.
     pub program: Program,
@@ -96,22 +96,34 @@ impl Fit {
     }
 }
 
-/// The GPUs that options name, the largest first unless ranges of layers name them.
+/// The GPUs that options name, opened.
 pub fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
-    let open = |name: Option<&String>, no_emulation| {
+    each(options, |how| pollster::block_on(Gpu::open(how)))
+}
+
+/// The GPUs that options name, as they look from outside.
+pub fn look(options: &LoadOptions) -> Result<Vec<Site>> {
+    each(options, |how| {
+        let Sight { name, traits, room, .. } = pollster::block_on(Sight::find(how))?;
+        Ok(Site { name, traits, free_bytes: room.free_bytes, most_layers: usize::MAX })
+    })
+}
+
+fn each<T>(options: &LoadOptions, get: impl Fn(&GpuOptions) -> Result<T>) -> Result<Vec<T>> {
+    let named = |name: Option<&String>, no_emulation| {
         let mut how = GpuOptions::default();
         (how.name, how.no_emulation) = (name.cloned(), no_emulation);
-        pollster::block_on(Gpu::open(&how))
+        get(&how)
     };
     match &options.device {
         _ if options.offload == Offload::None => Ok(vec![]),
         Device::Cpu => Ok(vec![]),
         Device::Auto => {
-            let found = open(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}"));
+            let found = named(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}"));
             Ok(found.into_iter().collect())
         }
-        Device::Gpu(name) => Ok(vec![open(name.as_ref(), false)?]),
-        Device::Gpus(names) => names.iter().map(|name| open(Some(name), false)).collect(),
+        Device::Gpu(name) => Ok(vec![named(name.as_ref(), false)?]),
+        Device::Gpus(names) => names.iter().map(|name| named(Some(name), false)).collect(),
     }
 }
 

@@ -9,7 +9,7 @@ mod placement;
 mod plan;
 
 pub use engine::Engine;
-pub use fit::{Fit, open};
+pub use fit::{Fit, look, open};
 pub use placement::{Placement, Site, Sites};
 pub use plan::{Plan, PlanPart};
 

@@ -33,7 +33,7 @@ pub struct Sites<'a> {
     pub cache: &'a Cache,
     /// How keys and values are kept.
     pub format: CacheFormat,
-    /// The GPUs, in the order in which they are filled.
+    /// The GPUs; those with the most room are filled first.
     pub gpus: &'a [Site],
 }
 
@@ -199,8 +199,11 @@ impl Placement {
     /// one takes what is left.
     fn fill(&mut self, sites: Sites, count: usize, reserve_bytes: Option<u64>) {
         let (mut at, all) = (0, self.layers.len());
-        for gpu in 0..sites.gpus.len() {
-            let (most, is_last) = (sites.gpus[gpu].most_layers.min(count - at), gpu + 1 == sites.gpus.len());
+        let mut order: Vec<usize> = (0..sites.gpus.len()).collect();
+        order.sort_by_key(|&gpu| std::cmp::Reverse(sites.gpus[gpu].free_bytes));
+        let last = order.last().copied();
+        for gpu in order {
+            let (most, is_last) = (sites.gpus[gpu].most_layers.min(count - at), Some(gpu) == last);
             let fits = |placement: &Placement| {
                 let free_bytes = sites.gpus[gpu].free_bytes.saturating_sub(reserve_bytes.unwrap_or(0));
                 placement.needs(sites, gpu).is_ok_and(|needs| needs.bytes() <= free_bytes)
@@ -209,7 +212,7 @@ impl Placement {
             let with = |taken: usize, ends: bool| {
                 let mut tried = self.clone();
                 tried.layers[at..at + taken].fill(gpu + 1);
-                if ends && at + taken == all {
+                if ends && taken > 0 && at + taken == all {
                     (tried.embedding, tried.head) = (tried.layers.first().copied().unwrap_or(gpu + 1), gpu + 1);
                 }
                 tried
@@ -265,8 +268,8 @@ fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Ran
     let steps = || program.steps.iter().enumerate();
     let (first, end) = layer_steps(program);
     let part = match class {
-        TensorClass::Embedding => return vec![0..first],
-        TensorClass::Head => return vec![end..program.steps.len()],
+        TensorClass::Embedding => return Vec::from([0..first]),
+        TensorClass::Head => return Vec::from([end..program.steps.len()]),
         TensorClass::FeedForward => "ffn_",
         TensorClass::Experts => "_exps",
     };

@@ -116,8 +116,7 @@ impl Gpu {
     fn of(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let (adapter, info) = (adapter.clone(), adapter.get_info());
         let lost = listen(&device);
-        let limit = device.limits().max_storage_buffer_binding_size.min(device.limits().max_buffer_size);
-        let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(limit).min(MOST_BINDING_BYTES);
+        let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(binding_limit(&device.limits()));
         let (tiers, states, checked, ledger) = (Tiers::NONE, vec![], options.checked, Mutex::default());
         Gpu {
             shared: Arc::new(Shared {
@@ -297,6 +296,11 @@ fn listen(device: &wgpu::Device) -> Lost {
     lost.boxed().shared()
 }
 
+/// The most bytes of a binding, with limits as they are.
+pub(super) fn binding_limit(limits: &wgpu::Limits) -> u64 {
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MOST_BINDING_BYTES)
+}
+
 /// As much as a binding may hold on any device: more makes offsets in shaders overflow.
 const MOST_BINDING_BYTES: u64 = 1 << 30;
 
@@ -307,7 +311,7 @@ impl fmt::Debug for Gpu {
 }
 
 /// All adapters of the machine, but those that only OpenGL reaches.
-async fn adapters() -> Vec<wgpu::Adapter> {
+pub(super) async fn adapters() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     // The default of debug builds asks drivers to validate, and compiles shaders without optimisation.
@@ -337,7 +341,7 @@ async fn request(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<(wgpu:
 }
 
 /// The adapter of this name, or the best.
-fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
+pub(super) fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
     let name = options.name.as_deref();
     let rank = |adapter: &wgpu::Adapter| {
         let kind = match adapter.get_info().device_type {

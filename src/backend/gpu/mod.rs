@@ -60,7 +60,7 @@ pub use executor::{GpuExecutor, GpuExecutorOptions};
 pub use ledger::Fault;
 pub use needs::{Needs, Traits};
 pub use report::{Report, TierState};
-pub use room::{Room, RoomSource};
+pub use room::{Room, RoomSource, Sight};
 pub use rows::Draw;
 #[doc(hidden)]
 pub use selfcheck::Spoil;

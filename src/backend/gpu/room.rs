@@ -22,8 +22,10 @@
 
 #![allow(unsafe_code, reason = "handles of drivers, and what they tell, are behind wgpu's unsafe doors")]
 
-use super::device::Gpu;
+use super::device::{Gpu, GpuOptions, adapters, binding_limit, choose};
 use super::memory::buffer;
+use super::needs::Traits;
+use super::tiers::Tiers;
 use crate::{Error, Result};
 use wgpu::{BufferUsages, DeviceType};
 
@@ -96,11 +98,8 @@ impl Gpu {
             return self.unknown_room(&error);
         }
         let kind = self.info().device_type;
-        let shares = matches!(kind, DeviceType::Cpu | DeviceType::IntegratedGpu);
-        let machine = shares.then(machine).flatten();
         let taken_bytes = self.device().generate_allocator_report().map_or(0, |report| report.total_reserved_bytes);
-        let told = memory(self.adapter()).and_then(|memory| memory.room(kind, taken_bytes));
-        let room = match told.map(|told| told.within(machine)).or(machine) {
+        let room = match told_room(self.adapter(), taken_bytes) {
             Some(room) => room,
             None if kind == DeviceType::Cpu => self.probed_room(MOST_EMULATED_BYTES).await,
             None => self.probed_room(MOST_PROBED_BYTES).await,
@@ -124,6 +123,40 @@ impl Gpu {
         let bytes = if is_lost { 0 } else { self.device().limits().max_buffer_size };
         Room { total_bytes: bytes, free_bytes: bytes, source: RoomSource::Unknown }
     }
+}
+
+/// A GPU that was found, and not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sight {
+    /// Its name.
+    pub name: String,
+    /// What needs depend on, if all that it offers turns out well.
+    pub traits: Traits,
+    /// What it can give now.
+    pub room: Room,
+}
+
+impl Sight {
+    /// Looks for the GPU that [`Gpu::open`] would open. This takes no more than asking drivers what there is.
+    pub async fn find(options: &GpuOptions) -> Result<Sight> {
+        let adapter = choose(&adapters().await, options)?;
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let bytes = limits.max_buffer_size;
+        let unknown = Room { total_bytes: bytes, free_bytes: bytes, source: RoomSource::Unknown };
+        let binding_bytes = options.binding_bytes.unwrap_or(u64::MAX).min(binding_limit(&limits));
+        let traits = Traits { binding_bytes, integers: Tiers::multiplies_bytes(&info) };
+        Ok(Sight { name: info.name, traits, room: told_room(&adapter, 0).unwrap_or(unknown) })
+    }
+}
+
+/// What the driver and the machine say about an adapter through which so much was taken.
+fn told_room(adapter: &wgpu::Adapter, taken_bytes: u64) -> Option<Room> {
+    let kind = adapter.get_info().device_type;
+    let shares = matches!(kind, DeviceType::Cpu | DeviceType::IntegratedGpu);
+    let machine = shares.then(machine).flatten();
+    let told = memory(adapter).and_then(|memory| memory.room(kind, taken_bytes));
+    told.map(|told| told.within(machine)).or(machine)
 }
 
 /// What a driver lets a process have, and what that has taken.

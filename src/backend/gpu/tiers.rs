@@ -57,7 +57,7 @@ impl Tiers {
             tiers = tiers.with(Tier::F16);
         }
         // Every device computes these products; Apple's only by parts, which is slower than not using them.
-        if info.backend != wgpu::Backend::Metal {
+        if Self::multiplies_bytes(info) {
             tiers = tiers.with(Tier::Dot);
         }
         // The kernel is for one size of matrices, and for subgroups of one size; elsewhere wgpu's way there has gaps.
@@ -77,6 +77,11 @@ impl Tiers {
             tiers = tiers.with(Tier::Matrix);
         }
         tiers
+    }
+
+    /// Whether packed dot products are more than a way to write what a device does by single numbers.
+    pub(super) fn multiplies_bytes(info: &wgpu::AdapterInfo) -> bool {
+        info.backend != wgpu::Backend::Metal
     }
 
     /// With one more.
