@@ -361,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn drivers_are_asked() {
+        let mut options = crate::backend::gpu::GpuOptions::default();
+        for name in ["llvmpipe", "SwiftShader"] {
+            options.name = Some(name.into());
+            let Ok(gpu) = pollster::block_on(Gpu::open(&options)) else { continue };
+            // Both name a heap, and new ones have budgets.
+            let memory = super::memory(gpu.adapter()).unwrap();
+            println!("{gpu:?}: {memory:?}");
+            assert!(memory.total_bytes >= GIB, "{gpu:?}: {memory:?}");
+            assert!(memory.budget.is_none_or(|budget| budget.bytes <= memory.total_bytes), "{gpu:?}: {memory:?}");
+        }
+    }
+
+    #[test]
     fn texts_of_meminfo_are_read_or_refused() {
         let text = "MemTotal:       2000 kB\nMemFree:  9 kB\nMemAvailable:   1000 kB\nBuffers: 0 kB\n";
         let room = of_meminfo(text).unwrap();
