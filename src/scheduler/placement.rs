@@ -9,6 +9,7 @@ use crate::cache::{Cache, CacheFormat, PAGE_POSITIONS};
 use crate::options::{LoadOptions, Offload, OnCpu, TensorClass};
 use crate::program::{Op, Program, Rows, Step};
 use crate::{Error, Result};
+use std::iter;
 use std::ops::Range;
 
 /// What is known of a GPU.
@@ -268,8 +269,8 @@ fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Ran
     let steps = || program.steps.iter().enumerate();
     let (first, end) = layer_steps(program);
     let part = match class {
-        TensorClass::Embedding => return Vec::from([0..first]),
-        TensorClass::Head => return Vec::from([end..program.steps.len()]),
+        TensorClass::Embedding => return iter::once(0..first).collect(),
+        TensorClass::Head => return iter::once(end..program.steps.len()).collect(),
         TensorClass::FeedForward => "ffn_",
         TensorClass::Experts => "_exps",
     };
