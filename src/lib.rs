@@ -57,7 +57,7 @@ pub mod session;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
-pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, TensorClass};
+pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Recover, TensorClass};
 pub use session::{Generate, Model, Reply, Session};
 
 /// The examples of the readme, compiled and run with the tests.

@@ -37,6 +37,9 @@ pub struct LoadOptions {
     pub offload: Offload,
     /// Tensors that stay in system memory, wherever their layers go.
     pub on_cpu: Vec<OnCpu>,
+    /// What replies do when a GPU is lost. Without this they end in an error, and
+    /// [`Session::resume`](crate::Session::resume) goes on.
+    pub recover: Option<Recover>,
     /// How long a GPU is kept busy by one submission, in milliseconds: less where other things are to be drawn with the
     /// same device in between.
     pub submit_budget_ms: u32,
@@ -80,6 +83,15 @@ impl Default for Offload {
     }
 }
 
+/// How a model goes on when a GPU is lost: from the tokens of its sessions, which are run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recover {
+    /// On the CPU alone.
+    Cpu,
+    /// On GPUs as [`LoadOptions::device`] names them, opened anew; on the CPU if there are none any more.
+    Reopen,
+}
+
 /// Tensors that stay in system memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnCpu {
@@ -116,6 +128,7 @@ impl Default for LoadOptions {
             device: Device::Auto,
             offload: Offload::default(),
             on_cpu: vec![],
+            recover: None,
             submit_budget_ms: 50,
         }
     }
@@ -200,6 +213,13 @@ impl LoadOptions {
     #[must_use]
     pub fn on_cpu_from(mut self, class: TensorClass, from_layer: u32) -> Self {
         self.on_cpu.push(OnCpu { class, from_layer });
+        self
+    }
+
+    /// Sets [`LoadOptions::recover`].
+    #[must_use]
+    pub fn recover(mut self, how: Recover) -> Self {
+        self.recover = Some(how);
         self
     }
 

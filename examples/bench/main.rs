@@ -109,7 +109,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (model, filename) = load(args, &options, &pool)?;
     drop(pool);
     eprintln!("{}: {}; ready after {:.2} s", model.facts(), model.memory(), start.elapsed().as_secs_f64());
-    let gpu = model.gpus().next().cloned();
+    let gpu = model.gpus().into_iter().next();
     if let Some(gpu) = &gpu {
         eprintln!("{}", adapter::line(gpu));
     }

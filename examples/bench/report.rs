@@ -121,7 +121,7 @@ impl Report {
 
     /// Of what the processor's memory can be read at; a GPU has its own.
     fn share(&self, outcome: &Outcome) -> Option<f64> {
-        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpus().next().is_none());
+        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpus().first().is_none());
         speed.map(|speed| speed / self.setting.read_gb_per_s)
     }
 
@@ -130,7 +130,7 @@ impl Report {
         let Setting { model, filename, packed, read_gb_per_s } = &self.setting;
         let (facts, plan) = (model.facts(), model.memory());
         let mut fields = vec![("cpu_info", json!(cpu_name()))];
-        fields.extend(adapter::fields(model.gpus().next()));
+        fields.extend(adapter::fields(model.gpus().first()));
         fields.extend([
             ("model_filename", json!(filename)),
             ("model_type", json!(facts.to_string())),
@@ -163,7 +163,7 @@ impl Report {
 
 /// What computes.
 fn backend(model: &Model) -> &'static str {
-    match (model.gpus().next(), model.plan().parts.len()) {
+    match (model.gpus().first(), model.plan().parts.len()) {
         (None, _) => "CPU",
         (Some(_), 1) => "GPU",
         (Some(_), _) => "mixed",

@@ -60,6 +60,12 @@ struct Making<'a> {
 }
 
 impl Engine {
+    /// Loads the model in a file.
+    pub fn load(file: &Arc<Gguf>, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
+        let fit = Fit::new(file, options, gpus.iter().map(Site::of).collect())?;
+        Self::new(file, fit, options, gpus)
+    }
+
     /// Loads a program onto the GPUs that it was fitted to. One that has no room for its layers gets fewer.
     pub fn new(file: &Arc<Gguf>, mut fit: Fit, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
         loop {

@@ -31,13 +31,14 @@ use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
 use crate::model::{self, Facts};
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, Offload, Recover};
 use crate::program::Program;
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
-use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan, Site};
+use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
+use reply::Interrupted;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A loaded model. Cloning gives another handle to the same one.
 #[derive(Debug, Clone)]
@@ -48,9 +49,14 @@ pub struct Model {
 #[derive(Debug)]
 struct Shared {
     tokenizer: Tokenizer,
-    engine: Engine,
+    file: Arc<Gguf>,
+    options: LoadOptions,
+    program: Program,
     facts: Facts,
-    plan: MemoryPlan,
+    /// What computes: another one after a GPU was lost.
+    engine: Mutex<Arc<Engine>>,
+    /// Held while that is made.
+    recovering: Mutex<()>,
 }
 
 impl LoadOptions {
@@ -90,15 +96,41 @@ impl Model {
         let facts = model::facts(&file)?;
         let opened = if gpus.is_empty() { scheduler::open(options)? } else { vec![] };
         let gpus = if gpus.is_empty() { &opened } else { gpus };
-        let fit = Fit::new(&file, options, gpus.iter().map(Site::of).collect())?;
-        let engine = Engine::new(&Arc::new(file), fit, options, gpus)?;
-        let plan = MemoryPlan {
-            weight_bytes: facts.weight_bytes,
-            packed_bytes: engine.packed_bytes(),
-            cache_bytes: engine.cache().bytes(options.cache_format),
+        let file = Arc::new(file);
+        let engine = Engine::load(&file, options, gpus)?;
+        let (program, options, recovering) = (engine.program().clone(), options.clone(), Mutex::new(()));
+        let engine = Mutex::new(Arc::new(engine));
+        let model = Model { shared: Arc::new(Shared { tokenizer, file, options, program, facts, engine, recovering }) };
+        log::info!("{}: {}; on {}", model.facts(), model.memory(), model.engine().name());
+        Ok(model)
+    }
+
+    /// What computes now.
+    fn engine(&self) -> Arc<Engine> {
+        lock(&self.shared.engine).clone()
+    }
+
+    /// Makes another engine in place of one that has lost a GPU, unless that has been done.
+    fn recover(&self, lost: &Arc<Engine>, how: Recover) -> Result<()> {
+        let _recovering = lock(&self.shared.recovering);
+        if !Arc::ptr_eq(&self.engine(), lost) {
+            return Ok(());
+        }
+        let Shared { file, options, .. } = &*self.shared;
+        let on_cpu = || Engine::load(file, &options.clone().offload(Offload::None), &[]);
+        let engine = match how {
+            Recover::Cpu => on_cpu()?,
+            Recover::Reopen => {
+                let reopened = scheduler::open(options).and_then(|gpus| Engine::load(file, options, &gpus));
+                reopened.or_else(|error| {
+                    log::warn!("no GPU in place of the one that was lost: {error}");
+                    on_cpu()
+                })?
+            }
         };
-        log::info!("{facts}: {plan}; on {}", engine.name());
-        Ok(Model { shared: Arc::new(Shared { tokenizer, engine, facts, plan }) })
+        log::warn!("a GPU was lost; the model goes on, on {}", engine.name());
+        *lock(&self.shared.engine) = Arc::new(engine);
+        Ok(())
     }
 
     /// The tokenizer.
@@ -108,12 +140,12 @@ impl Model {
 
     /// What the model computes.
     pub fn program(&self) -> &Program {
-        self.shared.engine.program()
+        &self.shared.program
     }
 
     /// The most tokens that a session holds.
     pub fn context(&self) -> u32 {
-        self.shared.engine.cache().limits().context_tokens
+        self.engine().cache().limits().context_tokens
     }
 
     /// How large the model is, and of what kind.
@@ -123,7 +155,12 @@ impl Model {
 
     /// What memory the model takes.
     pub fn memory(&self) -> MemoryPlan {
-        self.shared.plan
+        let engine = self.engine();
+        MemoryPlan {
+            weight_bytes: self.shared.facts.weight_bytes,
+            packed_bytes: engine.packed_bytes(),
+            cache_bytes: engine.cache().bytes(self.shared.options.cache_format),
+        }
     }
 
     /// The bytes of weights that are read for each generated token.
@@ -133,22 +170,23 @@ impl Model {
 
     /// Threads of the CPU that compute; on a GPU, the one that hands it its work.
     pub fn threads(&self) -> usize {
-        self.shared.engine.threads()
+        self.engine().threads()
     }
 
     /// The GPUs that compute.
-    pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
-        self.shared.engine.gpus()
+    pub fn gpus(&self) -> Vec<Gpu> {
+        self.engine().gpus().cloned().collect()
     }
 
     /// Which device computes what, and the memory that it takes.
-    pub fn plan(&self) -> &Plan {
-        self.shared.engine.plan()
+    pub fn plan(&self) -> Plan {
+        self.engine().plan().clone()
     }
 
     /// An empty session.
     pub fn session(&self) -> Session {
-        let state = State { sequence: self.shared.engine.cache().sequence(), tokens: vec![] };
+        let engine = self.engine();
+        let state = State { sequence: engine.cache().sequence(), engine, tokens: vec![], interrupted: None };
         Session { model: self.clone(), state: Some(state) }
     }
 
@@ -159,20 +197,20 @@ impl Model {
         }
         let tokens = &state.tokens[state.sequence.len() as usize..];
         let outputs = &[tokens.len().saturating_sub(1)];
-        self.shared.engine.run(Batch { tokens, outputs }, &mut state.sequence).map(Some)
+        state.engine.run(Batch { tokens, outputs }, &mut state.sequence).map(Some)
     }
 
     /// Runs the tokens that are not in the cache yet, but for the last ones, of which as many are left as run at once.
     /// Returns whether it was not cancelled.
     fn advance_to_last(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<bool> {
-        let chunk = self.shared.engine.chunk_tokens().min(CHUNK_TOKENS);
+        let chunk = state.engine.chunk_tokens().min(CHUNK_TOKENS);
         while let Some((tokens, _)) = state.tokens[state.sequence.len() as usize..].split_at_checked(chunk)
             && state.sequence.len() as usize + chunk < state.tokens.len()
         {
             if cancelled() {
                 return Ok(false);
             }
-            self.shared.engine.run(Batch { tokens, outputs: &[] }, &mut state.sequence)?;
+            state.engine.run(Batch { tokens, outputs: &[] }, &mut state.sequence)?;
         }
         Ok(!cancelled())
     }
@@ -189,8 +227,36 @@ pub struct Session {
 /// The tokens of a session, of which the sequence has those that have been run: all but perhaps the last few.
 #[derive(Debug)]
 struct State {
+    /// What the sequence's pages are on.
+    engine: Arc<Engine>,
     sequence: Sequence,
     tokens: Vec<u32>,
+    /// A reply that was cut short by the loss of a GPU.
+    interrupted: Option<Interrupted>,
+}
+
+impl State {
+    /// Goes over to what computes now, where nothing has been run yet.
+    fn renew(&mut self, model: &Model) {
+        let engine = model.engine();
+        if !Arc::ptr_eq(&engine, &self.engine) {
+            self.sequence = engine.cache().sequence();
+            self.engine = engine;
+        }
+    }
+
+    /// Runs something, and once more if a GPU was lost and the model is to go on without being asked.
+    fn run<T>(&mut self, model: &Model, mut run: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
+        self.renew(model);
+        match (run(self), model.shared.options.recover) {
+            (Err(Error::GpuLost { .. }), Some(how)) => {
+                model.recover(&self.engine, how)?;
+                self.renew(model);
+                run(self)
+            }
+            (result, _) => result,
+        }
+    }
 }
 
 /// How to generate.
@@ -297,7 +363,27 @@ impl Session {
         let sampler = how.make_sampler(&self.model)?;
         self.append(tokens)?;
         let Some(state) = self.state.take() else { return Err(lost()) };
-        Reply::start(&self.model.clone(), &mut self.state, state, sampler, how)
+        Reply::start(&self.model.clone(), &mut self.state, state, Interrupted::new(sampler, how))
+    }
+
+    /// Goes on with a reply that ended because a GPU was lost: on GPUs that are opened anew, or on the CPU, as
+    /// [`LoadOptions::recover`] says. The text is that which would have followed.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the last reply was not interrupted in this way, and what loading the model again may end in.
+    pub fn resume(&mut self) -> Result<Reply<'_>> {
+        let model = self.model.clone();
+        let Some(state) = &mut self.state else { return Err(lost()) };
+        if state.interrupted.is_none() {
+            let (found, expected) = ("nothing to go on with".into(), "a reply that the loss of a GPU has ended".into());
+            return Err(Error::Model { subject: "session".into(), found, expected });
+        }
+        model.recover(&state.engine, model.shared.options.recover.unwrap_or(Recover::Reopen))?;
+        state.renew(&model);
+        let (Some(interrupted), Some(state)) = (state.interrupted.take(), self.state.take()) else {
+            return Err(lost());
+        };
+        Reply::start(&model, &mut self.state, state, interrupted)
     }
 
     /// Runs tokens and chooses none: the logits behind the last, one for each token of the vocabulary. For those who
@@ -306,7 +392,8 @@ impl Session {
         let held = self.tokens().len();
         self.append(tokens)?;
         let Some(state) = &mut self.state else { return Err(lost()) };
-        let logits = self.model.advance(state, || false);
+        let model = &self.model;
+        let logits = state.run(model, |state| model.advance(state, || false));
         // What was added and not run is not held.
         state.tokens.truncate(held.max(state.sequence.len() as usize));
         Ok(logits?.unwrap_or_default())
@@ -317,6 +404,7 @@ impl Session {
     fn append(&mut self, tokens: &[u32]) -> Result<()> {
         let (vocabulary, limit) = (self.model.program().vocabulary, self.model.context());
         let Some(state) = &mut self.state else { return Err(lost()) };
+        state.interrupted = None;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Model {
                 subject: "token".into(),
@@ -353,13 +441,15 @@ impl Session {
     /// Another session that goes on from the same tokens. What they share is kept once.
     pub fn fork(&self) -> Result<Session> {
         let state = self.state()?;
-        let forked = State { sequence: state.sequence.fork(), tokens: state.tokens.clone() };
+        let (engine, sequence) = (state.engine.clone(), state.sequence.fork());
+        let forked = State { engine, sequence, tokens: state.tokens.clone(), interrupted: None };
         Ok(Session { model: self.model.clone(), state: Some(forked) })
     }
 
     /// Goes back to the first so many tokens.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         let Some(state) = &mut self.state else { return Err(lost()) };
+        state.interrupted = None;
         let kept = u32::try_from(tokens).unwrap_or(u32::MAX);
         if kept < state.sequence.len() {
             state.sequence.truncate(kept)?;
@@ -371,6 +461,10 @@ impl Session {
     fn state(&self) -> Result<&State> {
         self.state.as_ref().ok_or_else(lost)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error of a session whose reply never came to an end.

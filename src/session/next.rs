@@ -26,16 +26,16 @@ impl Next {
         cancelled: impl Fn() -> bool,
         more: bool,
     ) -> Result<Option<u32>> {
-        let engine = &model.shared.engine;
+        let engine = state.engine.clone();
         let Some(candidates) = engine.candidates(sampler.candidates_wanted()) else {
-            self.forget(model, state)?;
+            self.forget(state)?;
             let logits = model.advance(state, cancelled)?;
             return logits.map(|mut logits| sampler.sample(&mut logits)).transpose();
         };
         let before = state.sequence.len();
         let result = self.step(model, state, sampler, cancelled, candidates, more);
         if result.is_err() {
-            self.forget(model, state)?;
+            self.forget(state)?;
             // What was computed is in doubt; if it cannot be taken back alone, all of it will be computed anew.
             state.sequence.truncate(before).or_else(|_| state.sequence.truncate(0))?;
         }
@@ -51,7 +51,7 @@ impl Next {
         candidates: u32,
         more: bool,
     ) -> Result<Option<u32>> {
-        let engine = &model.shared.engine;
+        let engine = state.engine.clone();
         let guess = sampler.guess();
         let wanted = Wanted { candidates, draw: guess.and_then(draw) };
         let ticket = match self.ahead.take() {
@@ -79,16 +79,16 @@ impl Next {
         let choice = engine.finish(ticket)?;
         let token = sampler.sample_candidates(&choice.tokens, &choice.logits)?;
         if token != choice.guess {
-            self.forget(model, state)?;
+            self.forget(state)?;
         }
         Ok(Some(token))
     }
 
     /// Gives up what is ahead.
-    pub fn forget(&mut self, model: &Model, state: &mut State) -> Result<()> {
+    pub fn forget(&mut self, state: &mut State) -> Result<()> {
         match self.ahead.take() {
             Some(ticket) => {
-                model.shared.engine.forget(ticket);
+                state.engine.forget(ticket);
                 state.sequence.truncate(state.sequence.len())
             }
             None => Ok(()),

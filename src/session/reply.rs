@@ -104,24 +104,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'s> Reply<'s> {
-    pub(super) fn start(
-        model: &Model,
-        home: &'s mut Option<State>,
-        state: State,
-        sampler: Sampler,
-        how: Generate,
-    ) -> Result<Self> {
+    pub(super) fn start(model: &Model, home: &'s mut Option<State>, state: State, course: Interrupted) -> Result<Self> {
         let (sender, pieces) = channel();
         let (cancel, shared) = (Cancel::default(), Arc::new(Shared::default()));
-        let worker = Worker {
-            model: model.clone(),
-            state,
-            sampler,
-            how,
-            cancel: cancel.clone(),
-            shared: shared.clone(),
-            sender,
-        };
+        let worker =
+            Worker { model: model.clone(), state, course, cancel: cancel.clone(), shared: shared.clone(), sender };
         let thread = std::thread::Builder::new().name("kiln reply".into()).spawn(move || worker.run());
         Ok(Reply { home, pieces, thread: Some(thread?), cancel, shared })
     }
@@ -196,12 +183,29 @@ impl Drop for Reply<'_> {
     }
 }
 
+/// How far a reply has come: enough to go on with it.
+#[derive(Debug)]
+pub(super) struct Interrupted {
+    sampler: Sampler,
+    how: Generate,
+    decoder: StreamDecoder,
+    /// Tokens that were chosen.
+    generated: usize,
+}
+
+impl Interrupted {
+    /// A reply that has not begun.
+    pub fn new(sampler: Sampler, mut how: Generate) -> Self {
+        let decoder = StreamDecoder::new(std::mem::take(&mut how.stop));
+        Interrupted { sampler, how, decoder, generated: 0 }
+    }
+}
+
 /// The thread's side.
 struct Worker {
     model: Model,
     state: State,
-    sampler: Sampler,
-    how: Generate,
+    course: Interrupted,
     cancel: Cancel,
     shared: Arc<Shared>,
     sender: Sender<Result<String>>,
@@ -212,12 +216,18 @@ impl Worker {
         let mut next = Next::default();
         let result = self.generate(&mut next);
         // Only what was chosen is held.
-        let result = next.forget(&self.model, &mut self.state).and(result);
+        let result = next.forget(&mut self.state).and(result);
+        let is_lost = matches!(result, Err(Error::GpuLost { .. }));
+        if !is_lost {
+            let rest = self.course.decoder.finish();
+            self.send_text(rest);
+        }
         match result {
             Ok(finish) => *lock(&self.shared.finish) = Some(finish),
             Err(error) => self.send(Err(error)),
         }
-        let Worker { state, sender, shared, .. } = self;
+        let Worker { mut state, course, sender, shared, .. } = self;
+        state.interrupted = is_lost.then_some(course);
         drop(sender);
         wake(&shared);
         state
@@ -225,49 +235,49 @@ impl Worker {
 
     fn generate(&mut self, next: &mut Next) -> Result<Finish> {
         let start = Instant::now();
+        self.state.renew(&self.model);
         {
             let mut statistics = lock(&self.shared.statistics);
             statistics.prompt_tokens = self.state.tokens.len() - self.state.sequence.len() as usize;
             statistics.token_bytes = self.model.token_bytes();
         }
-        self.state.tokens.iter().for_each(|&token| self.sampler.accept(token));
-        let mut decoder = StreamDecoder::new(std::mem::take(&mut self.how.stop));
+        let Interrupted { sampler, how, generated, .. } = &mut self.course;
+        if *generated == 0 {
+            self.state.tokens.iter().for_each(|&token| sampler.accept(token));
+        }
+        let (most, ignore_end) = (how.max_tokens, how.ignore_end);
         let mut first = None;
-        for generated in 1.. {
-            if self.how.max_tokens.is_some_and(|most| generated > most) {
-                self.send_text(decoder.finish());
+        loop {
+            let Interrupted { sampler, decoder, generated, .. } = &mut self.course;
+            if most.is_some_and(|most| *generated >= most) {
                 return Ok(Finish::MaxTokens);
             }
-            let cancel = self.cancel.clone();
-            let more = self.how.max_tokens.is_none_or(|most| generated < most);
-            let (state, sampler) = (&mut self.state, &mut self.sampler);
-            let token = next.token(&self.model, state, sampler, || cancel.is_cancelled(), more);
-            let Some(token) = token.inspect_err(|_| self.send_text(decoder.finish()))? else {
-                self.send_text(decoder.finish());
-                return Ok(Finish::Cancelled);
-            };
+            let (cancel, model) = (&self.cancel, &self.model);
+            let more = most.is_none_or(|most| *generated + 1 < most);
+            let choose = |state: &mut State| next.token(model, state, sampler, || cancel.is_cancelled(), more);
+            let Some(token) = self.state.run(model, choose)? else { return Ok(Finish::Cancelled) };
+            *generated += 1;
             let first = *first.get_or_insert_with(Instant::now);
             {
                 let mut statistics = lock(&self.shared.statistics);
-                statistics.generated_tokens = generated;
+                statistics.generated_tokens += 1;
                 statistics.first_token = first - start;
                 statistics.generating = first.elapsed();
             }
-            let tokenizer = self.model.tokenizer();
-            if !self.how.ignore_end && tokenizer.special().ends_generation(token) {
-                self.send_text(decoder.finish());
+            let tokenizer = model.tokenizer();
+            if !ignore_end && tokenizer.special().ends_generation(token) {
                 return Ok(Finish::End(token));
             }
-            self.sampler.accept(token);
+            sampler.accept(token);
             self.state.tokens.push(token);
             if !tokenizer.is_control(token) {
-                self.send_text(decoder.push(tokenizer.piece(token)));
+                let text = decoder.push(tokenizer.piece(token));
+                self.send_text(text);
             }
-            if let Some(stop) = decoder.stopped() {
+            if let Some(stop) = self.course.decoder.stopped() {
                 return Ok(Finish::Stop(stop.to_owned()));
             }
         }
-        Err(Error::Model { subject: "reply".into(), found: "no end".into(), expected: "fewer tokens".into() })
     }
 
     fn send_text(&self, text: String) {
