@@ -2,11 +2,15 @@
 
 use super::device::Gpu;
 use super::pace::{Moment, Pace};
+use super::readback::hear_of;
 use super::record::{Recording, Size};
 use crate::{Error, Result};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, join_all};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The program, recorded for up to so many tokens, and how fast it goes.
@@ -15,9 +19,7 @@ pub struct Lane {
     pub tokens: u32,
     /// The program.
     pub recording: Recording,
-    pace: Pace,
-    /// When a step was last found to be done.
-    last: Option<Moment>,
+    pace: Mutex<Pace>,
 }
 
 /// Bytes that are copied when a step is done.
@@ -39,19 +41,43 @@ pub struct Flight {
     /// The last of its submissions.
     pub submission: wgpu::SubmissionIndex,
     complaint: BoxFuture<'static, Option<wgpu::Error>>,
-    work: f64,
+    works: Vec<f64>,
+    /// Those that were not known to be done when the last was sent; that is one of them.
+    pieces: VecDeque<Piece>,
+}
+
+/// A part of a step that was submitted by itself.
+struct Piece {
+    dispatches: Range<usize>,
+    /// What it is believed to take.
+    seconds: f64,
+    submission: wgpu::SubmissionIndex,
     sent: Moment,
+    done: oneshot::Receiver<Moment>,
 }
 
 impl Lane {
-    /// For submissions that take about so long at most.
+    /// With so much on its way at a time as takes about so long at most.
     pub fn new(tokens: u32, recording: Recording, budget: Duration) -> Self {
-        Lane { tokens, recording, pace: Pace::new(budget), last: None }
+        // Behind the program stands what follows it, as if it were one dispatch.
+        let pace = Mutex::new(Pace::new(budget, recording.len() + 1));
+        Lane { tokens, recording, pace }
     }
 
-    /// Whether a step of this size is one submission.
+    /// Whether two steps of this size can be on their way together.
     pub fn is_short(&self, size: Size) -> bool {
-        self.pace.fits(self.recording.works(size).sum())
+        let works = self.works(size, None);
+        let pace = self.pace();
+        pace.allows(2.0 * pace.seconds(&works, 0..works.len()))
+    }
+
+    fn works(&self, size: Size, next: Option<&Recording>) -> Vec<f64> {
+        let next = next.map_or(0.0, |next| next.works(size).sum());
+        self.recording.works(size).chain([next]).collect()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Submits a step: what `begin` writes and encodes, the program, what was recorded to follow, and copies. Until the
@@ -64,57 +90,80 @@ impl Lane {
         next: Option<&Recording>,
         copies: &[Copy<'_>],
     ) -> Result<Flight> {
-        let sent = Moment::now();
         let fresh = || gpu.device().create_command_encoder(&Default::default());
-        let (mut encoder, complaint) = observed(gpu, || {
+        let (encoder, complaint) = observed(gpu, || {
             let mut encoder = fresh();
             begin(&mut encoder);
             encoder
         });
-        let pieces = self.pace.pieces(self.recording.works(size));
-        let (mut complaints, mut before) = (vec![complaint], None);
-        for piece in pieces.iter().take(pieces.len() - 1) {
-            let (done, hears) = oneshot::channel();
-            let (_, complaint) = observed(gpu, || {
-                self.recording.encode(&mut encoder, piece.clone(), size);
-                let full = std::mem::replace(&mut encoder, fresh());
-                let submission = gpu.queue().submit([full.finish()]);
-                gpu.queue().on_submitted_work_done(move || _ = done.send(()));
-                submission
+        let works = self.works(size, next);
+        let cuts = self.pace().pieces(&works);
+        let (mut encoder, mut complaints, mut pieces) = (Some(encoder), vec![complaint], VecDeque::new());
+        for dispatches in cuts {
+            let seconds = self.pace().seconds(&works, dispatches.clone());
+            self.make_room(gpu, seconds, &works, &mut pieces).await?;
+            let is_last = dispatches.end == works.len();
+            let ((submission, sent, done), complaint) = observed(gpu, || {
+                let mut encoder = encoder.take().unwrap_or_else(fresh);
+                self.recording.encode(&mut encoder, dispatches.start..dispatches.end.min(self.recording.len()), size);
+                if is_last {
+                    finish(&mut encoder, next, size, copies);
+                }
+                let (done, hears) = oneshot::channel();
+                let sent = Moment::now();
+                let submission = gpu.queue().submit([encoder.finish()]);
+                gpu.queue().on_submitted_work_done(move || _ = done.send(Moment::now()));
+                (submission, sent, hears)
             });
             complaints.push(complaint);
-            if let Some(earlier) = before.replace(hears) {
-                gpu.hear(earlier).await?;
-            }
+            pieces.push_back(Piece { dispatches, seconds, submission, sent, done });
         }
-        let last = pieces.last().cloned().unwrap_or(0..0);
-        let (submission, complaint) = observed(gpu, || {
-            self.recording.encode(&mut encoder, last, size);
-            if let Some(next) = next {
-                next.encode(&mut encoder, 0..next.len(), size);
-            }
-            for Copy { source, start, target, at, bytes } in copies {
-                encoder.copy_buffer_to_buffer(source, *start, target, *at, *bytes);
-            }
-            gpu.queue().submit([encoder.finish()])
-        });
-        complaints.push(complaint);
+        let submission = pieces.back().map(|piece| piece.submission.clone()).ok_or_else(|| Error::Gpu {
+            subject: "step".into(),
+            found: "nothing that was submitted".into(),
+            expected: "one piece or more".into(),
+        })?;
         let complaint = join_all(complaints).map(|all| all.into_iter().flatten().next()).boxed();
-        Ok(Flight { submission, complaint, work: self.recording.works(size).sum(), sent })
+        Ok(Flight { submission, complaint, works, pieces })
     }
 
-    /// Learns from a flight that has just landed. One that was sent before another had landed did not begin until then.
+    /// Waits until so many seconds of work may be sent: behind one piece at most, and one that leaves time for it.
+    async fn make_room(&self, gpu: &Gpu, seconds: f64, works: &[f64], pieces: &mut VecDeque<Piece>) -> Result<()> {
+        while let Some(first) = pieces.front()
+            && (pieces.len() > 1 || !self.pace().allows(first.seconds + seconds))
+            && let Some(Piece { dispatches, submission, sent, done, .. }) = pieces.pop_front()
+        {
+            let done = hear_of(gpu, &submission, done).await?;
+            self.pace().learn(works, dispatches, sent, done);
+        }
+        Ok(())
+    }
+
+    /// Learns from a flight that has just landed.
     pub fn learn(&mut self, flight: &Landed) {
-        let since = [Some(flight.sent), self.last.replace(Moment::now())].into_iter().flatten().map(Moment::seconds);
-        self.pace.learn(flight.work, since.flatten().reduce(f64::min));
+        let pace = self.pace.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (dispatches, sent, done) in &flight.pieces {
+            pace.learn(&flight.works, dispatches.clone(), *sent, *done);
+        }
+    }
+}
+
+/// Encodes what comes behind the program.
+fn finish(encoder: &mut wgpu::CommandEncoder, next: Option<&Recording>, size: Size, copies: &[Copy<'_>]) {
+    if let Some(next) = next {
+        next.encode(encoder, 0..next.len(), size);
+    }
+    for Copy { source, start, target, at, bytes } in copies {
+        encoder.copy_buffer_to_buffer(source, *start, target, *at, *bytes);
     }
 }
 
 /// A step that is done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Landed {
-    work: f64,
-    sent: Moment,
+    works: Vec<f64>,
+    /// Which dispatches, when they were sent, and when they were done.
+    pieces: Vec<(Range<usize>, Moment, Moment)>,
 }
 
 impl Flight {
@@ -125,7 +174,14 @@ impl Flight {
             let (found, expected) = (error.to_string(), "what the device accepts".into());
             return Err(gpu.blame(Error::Gpu { subject: "step".into(), found, expected }));
         }
-        Ok((result?, Landed { work: self.work, sent: self.sent }))
+        let result = result?;
+        let now = Moment::now();
+        let landed = self.pieces.into_iter().map(|mut piece| {
+            // One that nobody told about can have been done at any time.
+            let done = piece.done.try_recv().ok().flatten().unwrap_or(now);
+            (piece.dispatches, piece.sent, done)
+        });
+        Ok((result, Landed { works: self.works, pieces: landed.collect() }))
     }
 }
 

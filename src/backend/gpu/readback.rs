@@ -51,6 +51,18 @@ pub(super) async fn read_polling(gpu: &Gpu, buffer: &wgpu::Buffer, bytes: u64) -
     reading.await
 }
 
+/// What a callback sends when a submission is done, for callers that are asynchronous, while nobody polls for them.
+pub(super) async fn hear_of<T>(
+    gpu: &Gpu,
+    submission: &wgpu::SubmissionIndex,
+    receiver: oneshot::Receiver<T>,
+) -> Result<T> {
+    #[cfg(not(target_family = "wasm"))]
+    return wait_until(gpu, submission, gpu.hear(receiver));
+    #[cfg(target_family = "wasm")]
+    gpu.hear(receiver).await
+}
+
 /// Waits for what a future asks of the device: for callers that are not asynchronous themselves.
 pub fn wait<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
     wait_as(gpu, future, wgpu::PollType::wait_indefinitely)
