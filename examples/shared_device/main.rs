@@ -117,7 +117,9 @@ struct Spoken {
 
 /// The device that the application wants, with what kiln can use beside.
 async fn open(name: Option<&str>) -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn Error>> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(descriptor);
     let adapter = match name {
         Some(name) => {
             let is_named =
