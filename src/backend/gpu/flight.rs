@@ -1,7 +1,7 @@
 //! Steps on their way: from what was recorded to what the device has done.
 
 use super::device::Gpu;
-use super::pace::{Moment, Pace};
+use super::pace::{Moment, Pace, Sent};
 use super::readback::hear_of;
 use super::record::{Recording, Size};
 use crate::{Error, Result};
@@ -9,7 +9,6 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, join_all};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,11 +47,10 @@ pub struct Flight {
 
 /// A part of a step that was submitted by itself.
 struct Piece {
-    dispatches: Range<usize>,
+    sent: Sent,
     /// What it is believed to take.
     seconds: f64,
     submission: wgpu::SubmissionIndex,
-    sent: Moment,
     done: oneshot::Receiver<Moment>,
 }
 
@@ -110,13 +108,13 @@ impl Lane {
                     finish(&mut encoder, next, size, copies);
                 }
                 let (done, hears) = oneshot::channel();
-                let sent = Moment::now();
+                let sent = self.pace().send(dispatches);
                 let submission = gpu.queue().submit([encoder.finish()]);
                 gpu.queue().on_submitted_work_done(move || _ = done.send(Moment::now()));
                 (submission, sent, hears)
             });
             complaints.push(complaint);
-            pieces.push_back(Piece { dispatches, seconds, submission, sent, done });
+            pieces.push_back(Piece { sent, seconds, submission, done });
         }
         let submission = pieces.back().map(|piece| piece.submission.clone()).ok_or_else(|| Error::Gpu {
             subject: "step".into(),
@@ -131,10 +129,10 @@ impl Lane {
     async fn make_room(&self, gpu: &Gpu, seconds: f64, works: &[f64], pieces: &mut VecDeque<Piece>) -> Result<()> {
         while let Some(first) = pieces.front()
             && (pieces.len() > 1 || !self.pace().allows(first.seconds + seconds))
-            && let Some(Piece { dispatches, submission, sent, done, .. }) = pieces.pop_front()
+            && let Some(Piece { sent, submission, done, .. }) = pieces.pop_front()
         {
             let done = hear_of(gpu, &submission, done).await?;
-            self.pace().learn(works, dispatches, sent, done);
+            self.pace().learn(works, &sent, done);
         }
         Ok(())
     }
@@ -142,9 +140,7 @@ impl Lane {
     /// Learns from a flight that has just landed.
     pub fn learn(&mut self, flight: &Landed) {
         let pace = self.pace.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (dispatches, sent, done) in &flight.pieces {
-            pace.learn(&flight.works, dispatches.clone(), *sent, *done);
-        }
+        flight.pieces.iter().for_each(|(sent, done)| pace.learn(&flight.works, sent, *done));
     }
 }
 
@@ -162,8 +158,8 @@ fn finish(encoder: &mut wgpu::CommandEncoder, next: Option<&Recording>, size: Si
 #[derive(Debug)]
 pub struct Landed {
     works: Vec<f64>,
-    /// Which dispatches, when they were sent, and when they were done.
-    pieces: Vec<(Range<usize>, Moment, Moment)>,
+    /// Its pieces that were not learned from, and when they were done.
+    pieces: Vec<(Sent, Moment)>,
 }
 
 impl Flight {
@@ -179,7 +175,7 @@ impl Flight {
         let landed = self.pieces.into_iter().map(|mut piece| {
             // One that nobody told about can have been done at any time.
             let done = piece.done.try_recv().ok().flatten().unwrap_or(now);
-            (piece.dispatches, piece.sent, done)
+            (piece.sent, done)
         });
         Ok((result, Landed { works: self.works, pieces: landed.collect() }))
     }
