@@ -75,14 +75,11 @@ fn a_reply_reports_the_loss_once_and_resumes_with_the_same_text() {
         let (rest, errors) = pieces(reply);
         text.push_str(&rest);
         assert!(matches!(&errors[..], [error] if is_lost(error)), "{errors:?}");
-        let held = session.tokens().len();
-        assert!(session.generate_tokens(&[], greedy()).unwrap().text().is_err_and(|error| is_lost(&error)));
-        assert_eq!(session.tokens().len(), held);
         let (rest, errors) = pieces(session.resume().unwrap());
         text.push_str(&rest);
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(text, expected);
-        assert_ne!(model.gpus()[0].device(), gpu.device());
+        assert!(model.gpus()[0].check().is_ok() && gpu.check().is_err());
         assert!(session.resume().is_err());
     }
 }
@@ -114,14 +111,11 @@ fn all_sessions_of_a_model_go_on() {
     let expected = expected(greedy());
     let model = load(&gpu, &options().recover(Recover::Reopen)).unwrap();
     let (mut first, mut second) = (model.session(), model.session());
-    let begin = |session: &mut Session| {
-        session.generate_with(PROMPT, greedy().max_tokens(5)).unwrap().text().unwrap()
-    };
+    let begin = |session: &mut Session| session.generate_with(PROMPT, greedy().max_tokens(5)).unwrap().text().unwrap();
     let mut texts = [begin(&mut first), begin(&mut second)];
     gpu.device().destroy();
-    let go_on = |session: &mut Session| {
-        session.generate_tokens(&[], greedy().max_tokens(COUNT - 5)).unwrap().text().unwrap()
-    };
+    let go_on =
+        |session: &mut Session| session.generate_tokens(&[], greedy().max_tokens(COUNT - 5)).unwrap().text().unwrap();
     texts[0].push_str(&go_on(&mut first));
     texts[1].push_str(&go_on(&mut second));
     assert_eq!(texts, [expected.clone(), expected]);

@@ -170,7 +170,7 @@ impl GpuExecutor {
 
     /// Whether a step of one token is one submission: only then others may go ahead of what is known.
     pub fn is_short(&self) -> bool {
-        self.lanes.first().is_some_and(|lane| lane.is_short(Size { tokens: 1, outputs: 1 }))
+        self.lanes.iter().take(1).flatten().all(|lane| lane.is_short(Size { tokens: 1, outputs: 1 }))
     }
 
     /// Submits a step of at most as many tokens as run at once, and asks for candidates behind the last of them.
@@ -209,9 +209,8 @@ impl GpuExecutor {
                 gpu.queue().write_buffer(draw, 0, bytemuck::bytes_of(&wanted));
             }
         };
-        let lane = &self.lanes[lane];
-        let [whole] = &lane.recordings[..] else { return Err(missing()) };
-        match lane.submit(&gpu, whole, size, prepare, Some(next), &copies).await {
+        let [whole] = &self.lanes[lane][..] else { return Err(missing()) };
+        match whole.submit(&gpu, size, prepare, Some(next), &copies).await {
             Ok(flight) => {
                 let reading = Reading::start(&buffers.target, GUESS_AT + 4);
                 Ok(Ticket { flight, reading, buffers, candidates: wanted.candidates, size })
@@ -238,7 +237,7 @@ impl GpuExecutor {
             chooser.spare.push(arrival.buffers);
         }
         if let Ok(lane) = self.lane(arrival.size) {
-            self.lanes[lane].learn(&arrival.landed);
+            self.lanes[lane].iter_mut().for_each(|whole| whole.learn(&arrival.landed));
         }
     }
 }

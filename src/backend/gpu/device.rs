@@ -1,6 +1,7 @@
 //! The device: which adapter is chosen, what is asked of it, and what of that it really has.
 
 use super::ledger::Ledger;
+use super::readback::Pauses;
 use super::report::{Report, TierState};
 use super::room::BUDGET_PERCENT;
 use super::selfcheck::{Spoil, Verdicts};
@@ -13,6 +14,7 @@ use futures::future::{self, BoxFuture, Either};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How a device is opened.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +50,8 @@ struct Shared {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
+    /// Whether kiln has opened the device; if not, an application draws with it, too.
+    is_own: bool,
     tiers: Tiers,
     /// Why those and no others.
     states: Vec<(Tier, TierState)>,
@@ -84,7 +88,7 @@ impl Gpu {
             let (device, queue) = request(&adapter, options).await?;
             // Without this handler wgpu panics. Errors that matter are caught where they arise.
             device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-            let gpu = Self::of(&adapter, device, queue, options);
+            let gpu = Self::of(&adapter, device, queue, options, true);
             match gpu.tried(&adapter, options, &mut verdicts).await {
                 Err(Error::GpuLost { .. }) if verdicts.can_go_on() => {}
                 result => return result,
@@ -96,14 +100,17 @@ impl Gpu {
     /// offers as [`Gpu::open`] does.
     ///
     /// The callback for the loss of the device, of which wgpu keeps one, becomes kiln's: an application that wants to
-    /// know asks [`Gpu::check`].
+    /// know asks [`Gpu::check`]. kiln never waits within a poll of this device, which would make the application wait
+    /// for kiln's work: it asks whether that is done, pauses, and asks again. Each time it calls the callbacks that are
+    /// due, the application's among them, as every poll does.
     ///
     /// # Errors
     /// As [`Gpu::open`]. If a tier makes the device go away while it is tried, kiln does not use that tier on the next
     /// device that is made of the same adapter.
     pub async fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
         let options = GpuOptions::default();
-        Self::of(adapter, device, queue, &options).tried(adapter, &options, &mut Verdicts::default()).await
+        let gpu = Self::of(adapter, device, queue, &options, false);
+        gpu.tried(adapter, &options, &mut Verdicts::default()).await
     }
 
     /// What to ask an adapter for.
@@ -113,7 +120,13 @@ impl Gpu {
     }
 
     /// A device that is trusted with nothing beyond plain WebGPU.
-    fn of(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+    fn of(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+        is_own: bool,
+    ) -> Gpu {
         let (adapter, info) = (adapter.clone(), adapter.get_info());
         let lost = listen(&device);
         let binding_bytes = options.binding_bytes.unwrap_or(MOST_BINDING_BYTES).min(binding_limit(&device.limits()));
@@ -124,6 +137,7 @@ impl Gpu {
                 device,
                 queue,
                 info,
+                is_own,
                 tiers,
                 states,
                 checked,
@@ -156,12 +170,13 @@ impl Gpu {
     }
 
     fn with(&self, tiers: Tiers, states: Vec<(Tier, TierState)>) -> Gpu {
-        let Shared { adapter, device, queue, info, checked, binding_bytes, lost, .. } = &*self.shared;
+        let Shared { adapter, device, queue, info, is_own, checked, binding_bytes, lost, .. } = &*self.shared;
         let shared = Shared {
             adapter: adapter.clone(),
             device: device.clone(),
             queue: queue.clone(),
             info: info.clone(),
+            is_own: *is_own,
             tiers,
             states,
             checked: *checked,
@@ -252,7 +267,10 @@ impl Gpu {
 
     /// An error of something that failed, or that the device is gone if that is why.
     pub(super) fn blame(&self, error: Error) -> Error {
-        self.poll(wgpu::PollType::wait_indefinitely());
+        // Work of an application may go on for ever.
+        const LONGEST: Duration = Duration::from_millis(250);
+        let mut pauses = Pauses::default();
+        while !self.await_work(wgpu::PollType::wait_indefinitely(), &mut pauses) && pauses.total() < LONGEST {}
         match (self.check(), &error) {
             (Err(lost), _) => lost,
             // kiln destroys nothing; who destroys the device, elsewhere and at this moment, destroys its buffers first.
@@ -263,13 +281,32 @@ impl Gpu {
         }
     }
 
-    /// Lets callbacks be called.
-    pub(super) fn poll(&self, how: wgpu::PollType) {
+    /// Waits for work and lets callbacks be called; on a device of an application, no longer than the next of some
+    /// pauses, after which the caller is to try again. Returns whether all that was to be waited for is done for certain.
+    pub(super) fn await_work(&self, work: wgpu::PollType, pauses: &mut Pauses) -> bool {
+        if self.shared.is_own {
+            return self.poll(work);
+        }
+        let is_done = self.poll(wgpu::PollType::Poll);
+        if !is_done {
+            pauses.pause();
+        }
+        is_done
+    }
+
+    /// Lets callbacks be called. Returns whether that is known to have been the last time that it was of use.
+    pub(super) fn poll(&self, how: wgpu::PollType) -> bool {
         // wgpu panics if it finds here that the device is gone. It has told so before, and holds no lock by then.
         match catch_unwind(AssertUnwindSafe(|| self.shared.device.poll(how))) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::debug!("waiting for the GPU: {error}"),
-            Err(_) => log::debug!("the GPU was lost while it was waited for"),
+            Ok(Ok(status)) => status.wait_finished(),
+            Ok(Err(error)) => {
+                log::debug!("waiting for the GPU: {error}");
+                true
+            }
+            Err(_) => {
+                log::debug!("the GPU was lost while it was waited for");
+                true
+            }
         }
     }
 

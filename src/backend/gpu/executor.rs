@@ -56,7 +56,7 @@ pub struct GpuExecutor {
     store: Store,
     segments: Vec<Segment>,
     /// The segments, recorded for several numbers of tokens, in ascending order.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Vec<Lane>>,
     pipelines: Pipelines,
     pub(super) chooser: Option<Chooser>,
     chunk_tokens: u32,
@@ -99,12 +99,14 @@ impl GpuExecutor {
         let pages = Pages::new(gpu, cache, &program.cached_layers(&segments), format).await?;
         let store = Store::new(gpu, &weights, &plan).await?;
         let pipelines = Pipelines::default();
-        let mut lanes: Vec<Lane> = vec![];
+        let mut lanes: Vec<Vec<Lane>> = vec![];
         let buckets = [1, 8, chunk_tokens];
         let words = partial_words(program, cache, &pages, &buckets);
         let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
         for tokens in buckets {
-            if tokens <= chunk_tokens && lanes.last().is_none_or(|before| before.tokens < tokens) {
+            if tokens <= chunk_tokens
+                && lanes.last().and_then(|before| before.first()).is_none_or(|before| before.tokens < tokens)
+            {
                 let drafting = Drafting {
                     gpu,
                     program,
@@ -117,12 +119,13 @@ impl GpuExecutor {
                     partials: &partials,
                     tokens,
                 };
-                let mut recordings = vec![];
+                let mut segments = vec![];
                 for part in &plan.parts {
                     let drafts = drafting.drafts(part.nodes.clone())?;
-                    recordings.push(Recording::new(gpu, &pipelines, &step.step, drafts).await?);
+                    let recording = Recording::new(gpu, &pipelines, &step.step, drafts).await?;
+                    segments.push(Lane::new(tokens, recording, options.submit_budget));
                 }
-                lanes.push(Lane::new(tokens, recordings, options.submit_budget));
+                lanes.push(segments);
             }
         }
         let is_whole = matches!(&segments[..], [segment] if segment.steps == (0..program.steps.len()));
@@ -186,7 +189,7 @@ impl GpuExecutor {
 
     /// The shaders that a step of one token dispatches, in order.
     pub fn token_dispatches(&self) -> impl Iterator<Item = &'static str> {
-        self.lanes.iter().take(1).flat_map(|lane| &lane.recordings).flat_map(Recording::names)
+        self.lanes.iter().take(1).flatten().flat_map(|lane| lane.recording.names())
     }
 
     /// The most tokens whose logits can be asked for at once.
@@ -217,21 +220,23 @@ impl GpuExecutor {
         let size = Size::of(batch);
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         self.begin_step(&mut encoder, batch, sequence, &copies);
-        self.gpu.queue().submit([encoder.finish()]);
+        self.gpu.submit(Some(encoder.finish()));
         let lane = self.lane(size)?;
         let mut result = Ok(Profile::default());
-        if let [whole] = &self.lanes[lane].recordings[..] {
-            result = profile(&self.gpu, whole, size).await;
+        if let [whole] = &self.lanes[lane][..] {
+            result = profile(&self.gpu, &whole.recording, size).await;
         }
         batch.end(sequence, result)
     }
 
     /// Which lane takes a batch of a size.
     pub(super) fn lane(&self, size: Size) -> Result<usize> {
-        self.lanes.iter().position(|lane| lane.tokens >= size.tokens).ok_or_else(|| Error::Gpu {
-            subject: "batch".into(),
-            found: format!("{} tokens", size.tokens),
-            expected: format!("at most {}", self.chunk_tokens),
+        self.lanes.iter().position(|lanes| lanes.iter().all(|lane| lane.tokens >= size.tokens)).ok_or_else(|| {
+            Error::Gpu {
+                subject: "batch".into(),
+                found: format!("{} tokens", size.tokens),
+                expected: format!("at most {}", self.chunk_tokens),
+            }
         })
     }
 
@@ -250,7 +255,7 @@ impl GpuExecutor {
         if !copies.is_empty() {
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             copies.iter().for_each(|copy| self.pages.copy(&mut encoder, copy));
-            self.gpu.queue().submit([encoder.finish()]);
+            self.gpu.submit(Some(encoder.finish()));
         }
     }
 
@@ -300,15 +305,14 @@ impl GpuExecutor {
             self.begin_step(encoder, batch, sequence, copies);
             segment.given.iter().zip(given).for_each(|(&slot, values)| self.slots.write(&self.gpu, slot, values));
         };
-        let recording = &self.lanes[lane].recordings[index];
-        let flight = self.lanes[lane].submit(&self.gpu, recording, size, begin, None, &wanted).await?;
+        let flight = self.lanes[lane][index].submit(&self.gpu, size, begin, None, &wanted).await?;
         let Some(buffer) = target else {
             self.gpu.check()?;
             let nothing = segment.wanted.iter().map(|_| vec![]).collect();
             return flight.land(&self.gpu, async { Ok(nothing) }).await.map(|(nothing, _)| nothing);
         };
         let (read, landed) = flight.land(&self.gpu, read(&self.gpu, &buffer, bytes)).await?;
-        self.lanes[lane].learn(&landed);
+        self.lanes[lane][index].learn(&landed);
         self.readback = Some(buffer);
         let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&read);
         let rows = self.segments[index].wanted.iter().zip(&places).map(|(&slot, place)| {

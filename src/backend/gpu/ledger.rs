@@ -1,7 +1,7 @@
 //! The ledger of a device: whatever kiln makes there is entered before it is made.
 //!
 //! Buffers, groups of bindings and pipelines all come through [`Gpu::make`], which hears what the driver says about
-//! them. They are made while a model is loaded; a step encodes commands and makes nothing. A test can count that, and can
+//! them; what is submitted is counted as well. They are made while a model is loaded; a step encodes commands and makes nothing. A test can count that, and can
 //! order a [`Fault`] to see that what fails fails well: there is no other way to run out of memory on a software device.
 //!
 //! Not entered is what wgpu keeps for itself: encoders of commands, and the staging memory of `Queue::write_buffer`, of
@@ -16,6 +16,10 @@ use wgpu::ErrorFilter;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     made: u64,
+    /// Submissions so far.
+    submitted: u64,
+    /// The submission before which the device is to be lost.
+    loss: Option<u64>,
     /// A fault, and how many objects will have been entered when it happens.
     fault: Option<(u64, Fault)>,
 }
@@ -49,6 +53,32 @@ impl Gpu {
     pub fn order_fault(&self, nth: u64, fault: Fault) {
         let mut ledger = self.ledger();
         ledger.fault = Some((ledger.made.saturating_add(nth), fault));
+    }
+
+    /// Submissions that kiln has made so far.
+    #[doc(hidden)]
+    pub fn submissions(&self) -> u64 {
+        self.ledger().submitted
+    }
+
+    /// Orders the loss of the device for the `nth` submission from now on; for tests.
+    #[doc(hidden)]
+    pub fn order_loss(&self, nth: u64) {
+        let mut ledger = self.ledger();
+        ledger.loss = Some(ledger.submitted.saturating_add(nth));
+    }
+
+    /// Submits commands.
+    pub(super) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        let is_lost = {
+            let mut ledger = self.ledger();
+            ledger.submitted += 1;
+            ledger.loss == Some(ledger.submitted)
+        };
+        if is_lost {
+            self.device().destroy();
+        }
+        self.queue().submit(commands)
     }
 
     /// Makes an object. `bytes` is its size; 0 if only the driver knows.

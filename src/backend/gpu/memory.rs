@@ -168,7 +168,7 @@ impl<'g> Upload<'g> {
             self.wait_for_one().await?;
         }
         self.gpu.queue().write_buffer(buffer, offset, bytes);
-        self.gpu.queue().submit([]);
+        self.gpu.submit(None);
         let (sender, receiver) = oneshot::channel();
         self.gpu.queue().on_submitted_work_done(move || _ = sender.send(()));
         self.in_flight.push_back(receiver);

@@ -139,7 +139,7 @@ pub(super) async fn profile(gpu: &Gpu, recording: &Recording, size: Size) -> Res
         }
         encoder.resolve_query_set(&set, 0..queries, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, &target, 0, bytes);
-        gpu.queue().submit([encoder.finish()]);
+        gpu.submit(Some(encoder.finish()));
         let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&read(gpu, &target, bytes).await?);
         let period = f64::from(gpu.queue().get_timestamp_period()) * 1e-9;
         for (costs, [start, end]) in recording.costs(size).skip(first).zip(stamps.as_chunks().0) {

@@ -11,7 +11,7 @@
 use super::device::Gpu;
 use super::ledger::Fault;
 use super::memory::{buffer, filled};
-use super::readback::read;
+use super::readback::read_polling;
 use super::record::{Draft, Pipelines, Recording, Size};
 use super::tiers::{TIERS, Tier, Tiers};
 use super::trials::{TOKENS, Trial, trials};
@@ -189,10 +189,8 @@ async fn run(gpu: &Gpu, recording: &Recording, size: Size, trials: &[Trial]) -> 
             encoder.copy_buffer_to_buffer(result, 0, &target, at, result.size());
             at += result.size();
         }
-        gpu.queue().submit([encoder.finish()]);
+        gpu.submit(Some(encoder.finish()));
     };
     gpu.make("dispatches of the self-check", 0, submit).await?;
-    // On native devices somebody has to poll, once the results have been asked for. In a browser that does nothing.
-    let polled = async { gpu.poll(wgpu::PollType::wait_indefinitely()) };
-    futures::future::join(read(gpu, &target, bytes), polled).await.0
+    read_polling(gpu, &target, bytes).await
 }
