@@ -277,7 +277,7 @@ fn inflated(stream: &[u8]) -> Vec<u8> {
     let a = bytes.iter().fold(1_u64, |sum, &byte| sum + u64::from(byte));
     let counted = bytes.iter().rev().zip(1_u64..);
     let b = bytes.len() as u64 + counted.map(|(&byte, count)| count * u64::from(byte)).sum::<u64>();
-    assert_eq!(rest, ((b % 65_521) << 16 | a % 65_521).to_be_bytes()[4..].to_vec());
+    assert_eq!(rest, (((b % 65_521) << 16) | (a % 65_521)).to_be_bytes()[4..].to_vec());
     bytes
 }
 

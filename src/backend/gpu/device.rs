@@ -294,6 +294,12 @@ impl Gpu {
         is_done
     }
 
+    /// Whether nothing is to be submitted behind work that is not done. Where a processor emulates a GPU, that waits, and an
+    /// application that wants to submit or write something meanwhile waits for it, and then once more for its turn.
+    pub(super) fn submits_alone(&self) -> bool {
+        !self.shared.is_own && self.shared.info.device_type == wgpu::DeviceType::Cpu
+    }
+
     /// Lets callbacks be called. Returns whether that is known to have been the last time that it was of use.
     pub(super) fn poll(&self, how: wgpu::PollType) -> bool {
         // wgpu panics if it finds here that the device is gone. It has told so before, and holds no lock by then.

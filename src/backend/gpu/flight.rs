@@ -66,7 +66,7 @@ impl Lane {
     pub fn is_short(&self, size: Size) -> bool {
         let works = self.works(size, None);
         let pace = self.pace();
-        pace.allows(2.0 * pace.seconds(&works, 0..works.len()))
+        pace.allows_both(2.0 * pace.seconds(&works, 0..works.len()))
     }
 
     fn works(&self, size: Size, next: Option<&Recording>) -> Vec<f64> {
@@ -95,7 +95,11 @@ impl Lane {
             encoder
         });
         let works = self.works(size, next);
-        let cuts = self.pace().pieces(&works);
+        let cuts = {
+            let mut pace = self.pace();
+            pace.go_alone(gpu.submits_alone());
+            pace.pieces(&works)
+        };
         let (mut encoder, mut complaints, mut pieces) = (Some(encoder), vec![complaint], VecDeque::new());
         for dispatches in cuts {
             let seconds = self.pace().seconds(&works, dispatches.clone());
@@ -128,7 +132,7 @@ impl Lane {
     /// Waits until so many seconds of work may be sent: behind one piece at most, and one that leaves time for it.
     async fn make_room(&self, gpu: &Gpu, seconds: f64, works: &[f64], pieces: &mut VecDeque<Piece>) -> Result<()> {
         while let Some(first) = pieces.front()
-            && (pieces.len() > 1 || !self.pace().allows(first.seconds + seconds))
+            && (pieces.len() > 1 || !self.pace().allows_both(first.seconds + seconds))
             && let Some(Piece { sent, submission, done, .. }) = pieces.pop_front()
         {
             let done = hear_of(gpu, &submission, done).await?;

@@ -3,7 +3,8 @@
 //! A submission cannot be interrupted. One that takes seconds trips the watchdogs of drivers and freezes whatever else
 //! draws with the device: that waits for all that is in the queue before it. So the budget is for what is on its way
 //! together. Two pieces are, so that the device goes from one to the next without waiting; a step is cut between its
-//! dispatches into pieces of half the budget, and a dispatch that alone takes longer than that is on its way alone.
+//! dispatches into pieces of half the budget, and a dispatch that alone takes longer than that is on its way alone. So are
+//! all of them where that is how the device is to be used: see `Gpu::submits_alone`.
 //!
 //! What dispatches take is believed of each of them, since their work, as it is counted, says little: on a processor that
 //! emulates a GPU, an attention can take a hundred times as long as a product. Only pieces are timed. What one took beside
@@ -49,6 +50,8 @@ impl Moment {
 #[derive(Debug)]
 pub struct Pace {
     budget_seconds: f64,
+    /// Whether pieces are on their way alone.
+    alone: bool,
     dispatches: Vec<Belief>,
     /// How many pieces were sent.
     sent: u64,
@@ -79,12 +82,17 @@ impl Pace {
     pub fn new(budget: Duration, dispatches: usize) -> Self {
         let belief = Belief { seconds_per_work: 1.0 / FIRST_SPEED, is_measured: false };
         let budget_seconds = budget.as_secs_f64().max(1e-4);
-        Pace { budget_seconds, dispatches: vec![belief; dispatches], sent: 0, last: (0, None) }
+        Pace { budget_seconds, alone: false, dispatches: vec![belief; dispatches], sent: 0, last: (0, None) }
     }
 
-    /// Whether so much can be on its way together.
-    pub fn allows(&self, seconds: f64) -> bool {
-        seconds <= self.budget_seconds
+    /// From now on pieces are on their way alone, or not.
+    pub fn go_alone(&mut self, alone: bool) {
+        self.alone = alone;
+    }
+
+    /// Whether two pieces can be on their way together that take so long together.
+    pub fn allows_both(&self, seconds: f64) -> bool {
+        !self.alone && seconds <= self.budget_seconds
     }
 
     /// What each dispatch takes, if it has so much work.
@@ -97,12 +105,12 @@ impl Pace {
         self.each(works).skip(range.start).take(range.len()).sum()
     }
 
-    /// Cuts the dispatches of a step, of so much work each, into pieces of half the budget, or of a single dispatch.
+    /// Cuts the dispatches of a step, of so much work each, into pieces of half the budget, or of one dispatch.
     pub fn pieces(&self, works: &[f64]) -> Vec<Range<usize>> {
         let mut pieces = vec![];
         let (mut start, mut sum) = (0, 0.0);
         for (index, seconds) in self.each(works).enumerate() {
-            if index > start && !self.allows(2.0 * (sum + seconds)) {
+            if index > start && 2.0 * (sum + seconds) > self.budget_seconds {
                 pieces.push(start..index);
                 (start, sum) = (index, 0.0);
             }
@@ -166,7 +174,11 @@ mod tests {
         // All were too slow: each is on its own, and so it is found which ones were not.
         (0..20).for_each(|_| _ = run(&mut pace, &REAL));
         assert_eq!(run(&mut pace, &REAL), [0..2, 2..3, 3..6]);
-        assert!(!pace.allows(2.0 * pace.seconds(&WORKS, 2..3)) && pace.allows(2.0 * pace.seconds(&WORKS, 3..6)));
+        assert!(!pace.allows_both(2.0 * pace.seconds(&WORKS, 2..3)));
+        assert!(pace.allows_both(2.0 * pace.seconds(&WORKS, 3..6)));
+        pace.go_alone(true);
+        assert!(!pace.allows_both(0.0));
+        pace.go_alone(false);
         (0..20).for_each(|_| _ = run(&mut pace, &REAL.map(|seconds| seconds / 10.0)));
         assert_eq!(pace.pieces(&WORKS).len(), 1);
         // Slower counts at once.
