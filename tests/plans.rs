@@ -184,7 +184,7 @@ fn layers_go_where_they_fit() {
     // The larger GPU comes first, and the rest goes on.
     assert_eq!(
         words(&plan(&tiny, &options, &[bytes / 2, bytes * 2 / 3])),
-        ["GPU 0: layer 3", "GPU 1: layers 0 to 2", "CPU: embedding, head"]
+        ["GPU 0: layer 3, head", "GPU 1: embedding, layers 0 to 2"]
     );
     assert_eq!(words(&plan(&tiny, &options, &[bytes / 2, bytes])), ["GPU 1: embedding, layers 0 to 3, head"]);
 }

@@ -44,22 +44,26 @@ impl Fit {
             return Ok(fit);
         }
         let least = LEAST_CONTEXT.min(trained);
-        let mut fits = 0;
-        let (mut low, mut high) = (least / CONTEXT_STEP, trained.div_ceil(CONTEXT_STEP));
+        let mut fits = least;
+        // If not even the least lets all layers in, nothing is won by more.
+        let tried = Self::with_context(file, options, fit.sites.clone(), least)?;
+        let (mut low, mut high) = (least / CONTEXT_STEP + 1, trained.div_ceil(CONTEXT_STEP));
+        if !tried.is_all_on_gpus(options)? {
+            high = low;
+        }
         while low < high {
             let middle = low + (high - low) / 2;
-            let tried = Self::with_context(file, options, fit.sites.clone(), (middle * CONTEXT_STEP).max(1))?;
+            let tried = Self::with_context(file, options, fit.sites.clone(), middle * CONTEXT_STEP)?;
             if tried.is_all_on_gpus(options)? {
                 (fits, low) = (middle * CONTEXT_STEP, middle + 1);
             } else {
                 high = middle;
             }
         }
-        let context = fits.max(least);
-        fit = Self::with_context(file, options, fit.sites, context)?;
-        if context < trained {
+        fit = Self::with_context(file, options, fit.sites, fits)?;
+        if fits < trained {
             fit.reason(format!(
-                "The context is {context} tokens, not the {trained} that the model was trained for, so that more layers \
+                "The context is {fits} tokens, not the {trained} that the model was trained for, so that more layers \
                  fit; ask for another to have it."
             ));
         }

@@ -14,7 +14,7 @@ use super::store::{Key, stack_key, table_key};
 use super::tiers::Tier;
 use crate::Result;
 use crate::cache::{Cache, CacheFormat};
-use crate::program::{Op, Program, Rows, Segment};
+use crate::program::{Op, Program, Rows, Segment, Weight};
 use std::collections::{HashMap, HashSet};
 
 /// What the needs of a program depend on.
@@ -74,6 +74,8 @@ impl Traits {
     }
 
     fn weights(&self, program: &Program, plan: &Plan) -> Result<u64> {
+        let named: HashMap<&str, &Weight> =
+            program.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
         let mut matrices: HashMap<Key, u64> = HashMap::new();
         let mut vectors = HashSet::new();
         for node in &plan.nodes {
@@ -87,7 +89,7 @@ impl Traits {
             };
             let ((parts, _), mut bytes) = (&key, 0);
             for (name, _, rows) in parts {
-                let Some(weight) = program.weights.iter().find(|weight| weight.name == *name) else { continue };
+                let Some(weight) = named.get(name.as_str()) else { continue };
                 let layout = Layout::of(weight.tensor_type)?;
                 let row = layout.quants_row_bytes(weight.columns) + layout.scales_row_bytes(weight.columns);
                 bytes += *rows as u64 * row as u64;
