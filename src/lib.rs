@@ -15,7 +15,7 @@
 //! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files,
 //! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, [`quant`] decodes every weight
 //! format, [`model`] writes the programs of twelve dense families, [`backend::cpu`] runs them on a paged [`cache`],
-//! as does [`backend::gpu`] where a GPU is asked for, [`sampler`] chooses tokens, and [`session`] puts it all together.
+//! as does [`backend::gpu`], [`scheduler`] spreads them over both, [`sampler`] chooses tokens, and [`session`] puts it all together.
 //!
 //! # Layers
 //!

@@ -40,8 +40,8 @@ pub struct LoadOptions {
     /// What replies do when a GPU is lost. Without this they end in an error, and
     /// [`Session::resume`](crate::Session::resume) goes on.
     pub recover: Option<Recover>,
-    /// How long a GPU is kept busy by one submission, in milliseconds: less where other things are to be drawn with the
-    /// same device in between.
+    /// How long a GPU is kept busy by what is submitted at a time, in milliseconds: less where other things are to be drawn
+    /// with the same device in between.
     pub submit_budget_ms: u32,
 }
 

@@ -56,7 +56,7 @@ fn the_text_is_that_of_a_device_of_its_own() {
     let Some(application) = application() else { return };
     let text = |gpu: &Gpu, budget_ms| {
         let model = load(gpu, budget_ms);
-        assert_eq!(model.gpu().map(|gpu| gpu.tiers()), Some(gpu.tiers()));
+        assert_eq!(model.gpus().first().map(|gpu| gpu.tiers()), Some(gpu.tiers()));
         model.session().generate_with("The quick brown fox", how(40)).unwrap().text().unwrap()
     };
     let expected = text(&own(&application), 50);

@@ -14,8 +14,9 @@
 //! of it shares the pages of what they have in common. A [`Reply`] is one generation, which runs on a thread of its own:
 //! it can be iterated over, awaited as a stream, or asked from a frame loop without ever waiting. Dropping it cancels.
 //!
-//! Generation runs on the CPU, on all of its cores or as many threads as [`LoadOptions::threads`] says, or on a GPU, if
-//! [`LoadOptions::device`] asks for one. What memory a model takes, [`Model::memory`] tells; what a reply cost, [`Reply::statistics`].
+//! Generation runs where [`LoadOptions::device`] and [`LoadOptions::offload`] say: on GPUs, as many layers as fit, and on
+//! the CPU. Who computes what and in how much memory, [`Model::plan`] tells, or [`LoadOptions::plan`] before anything is
+//! loaded; what a reply cost, [`Reply::statistics`]. A GPU that is lost ends a reply in an error; [`Session::resume`] goes on.
 
 mod memory;
 mod next;

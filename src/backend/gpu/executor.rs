@@ -36,7 +36,7 @@ use wgpu::BufferUsages;
 pub struct GpuExecutorOptions {
     /// Tokens of a prompt that are run at once; fewer if activations of so many do not fit a binding.
     pub chunk_tokens: u32,
-    /// How long a submission takes at most, by what was measured. One dispatch cannot be cut.
+    /// How long what is on its way takes at most, by what was measured. One dispatch cannot be cut.
     pub submit_budget: Duration,
 }
 
