@@ -121,7 +121,7 @@ impl Report {
 
     /// Of what the processor's memory can be read at; a GPU has its own.
     fn share(&self, outcome: &Outcome) -> Option<f64> {
-        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpus().first().is_none());
+        let speed = outcome.gb_per_s.filter(|_| self.setting.model.gpus().is_empty());
         speed.map(|speed| speed / self.setting.read_gb_per_s)
     }
 
