@@ -84,7 +84,7 @@ grep 'plain WebGPU' "$out/kernels.txt" | sed 's/^/device: /' >>"$out/facts.txt" 
 
 for model in ${KILN_MODELS:-llama-1b llama-8b}; do
     for quant in ${KILN_QUANTS:-q4_0 q4_k q8_0}; do
-        json "bench-$model-$quant" "$bench" --synthetic "$model:$quant" --device "gpu:$name" --profile \
+        json "bench-$model-$quant" "$bench" --synthetic "$model:$quant" --device "gpu:$name" --gpu-layers all --profile \
             --pp "$prompt" --tg "$tokens" --reps "$reps"
     done
 done

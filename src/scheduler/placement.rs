@@ -249,6 +249,10 @@ impl Placement {
             }
             run.fill(gpu + 1);
         }
+        for (gpu, site) in sites.gpus.iter().enumerate() {
+            let own = self.layers.iter_mut().filter(|device| **device == gpu + 1);
+            own.skip(site.most_layers).for_each(|device| *device = 0);
+        }
         if let ([first, .., last] | [first @ last], true) = (&self.layers[..], !self.layers.contains(&0)) {
             (self.embedding, self.head) = (*first, *last);
         }

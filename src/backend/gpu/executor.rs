@@ -260,7 +260,8 @@ impl GpuExecutor {
     }
 
     /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
-    /// segment's slots of these names.
+    /// segment's slots of these names. The segments of a batch run in order, from the first on, with no other batch
+    /// between them.
     pub async fn run_segment(
         &mut self,
         index: usize,
@@ -302,7 +303,10 @@ impl GpuExecutor {
         let size = Size::of(batch);
         let lane = self.lane(size)?;
         let begin = |encoder: &mut wgpu::CommandEncoder| {
-            self.begin_step(encoder, batch, sequence, copies);
+            // What the first segment of a batch is told holds for all.
+            if index == 0 {
+                self.begin_step(encoder, batch, sequence, copies);
+            }
             segment.given.iter().zip(given).for_each(|(&slot, values)| self.slots.write(&self.gpu, slot, values));
         };
         let flight = self.lanes[lane][index].submit(&self.gpu, size, begin, None, &wanted).await?;
