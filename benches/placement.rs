@@ -1,7 +1,7 @@
 //! What it costs to cut a model: half its layers on a GPU against the two pure runs, and the time lost at each boundary.
 //!
 //! ```text
-//! cargo bench --bench splits -- --model FILE [--device NAME] [--tokens N]
+//! cargo bench --bench placement -- --model FILE [--device NAME] [--tokens N]
 //! ```
 //!
 //! The same tokens are generated again and again after one prompt, in turns, and medians are compared. A cut should cost
