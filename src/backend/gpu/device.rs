@@ -303,17 +303,17 @@ impl Gpu {
     /// Lets callbacks be called. Returns whether that is known to have been the last time that it was of use.
     pub(super) fn poll(&self, how: wgpu::PollType) -> bool {
         // wgpu panics if it finds here that the device is gone. It has told so before, and holds no lock by then.
-        match catch_unwind(AssertUnwindSafe(|| self.shared.device.poll(how))) {
-            Ok(Ok(status)) => status.wait_finished(),
-            Ok(Err(error)) => {
-                log::debug!("waiting for the GPU: {error}");
-                true
-            }
-            Err(_) => {
-                log::debug!("the GPU was lost while it was waited for");
-                true
-            }
-        }
+        let poll = |how| catch_unwind(AssertUnwindSafe(|| self.shared.device.poll(how)));
+        let trouble = match poll(how) {
+            Ok(Ok(status)) => return status.wait_finished(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it was lost meanwhile".into(),
+        };
+        log::debug!("waiting for the GPU: {trouble}");
+        // A wait that is refused, for work that a lost device never took, calls nobody back. Whoever listens for the loss
+        // has to be told all the same.
+        _ = poll(wgpu::PollType::Poll);
+        true
     }
 
     /// What was made.
