@@ -110,7 +110,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let cache = Cache::new(CacheGroup::of_program(&program), limits).map_err(in_model)?;
     let options = options.exact(!args.fast).cache_format(format);
     let gpus = scheduler::open(&options)?;
-    let fit = Fit { sites: gpus.iter().map(Site::of).collect(), program, cache, reasons: vec![] };
+    let fit = Fit { sites: gpus.iter().map(Site::of).collect::<Result<_, _>>()?, program, cache, reasons: vec![] };
     let engine = Engine::new(&file, fit, &options, &gpus).map_err(in_model)?;
     let mut sequence = engine.cache().sequence();
     let in_out = |error: std::io::Error| format!("{}: {error}", args.out.display());

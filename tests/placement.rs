@@ -87,7 +87,7 @@ impl World {
 
     fn load(&self, options: &LoadOptions, gpus: &[Gpu]) -> Engine {
         let options = options.clone().cache_format(CacheFormat::F32).threads(2).context(self.context);
-        let fit = Fit::new(&self.file, &options, gpus.iter().map(Site::of).collect()).unwrap();
+        let fit = Fit::new(&self.file, &options, gpus.iter().map(|gpu| Site::of(gpu).unwrap()).collect()).unwrap();
         let engine = Engine::new(&self.file, fit, &options, gpus);
         engine.unwrap_or_else(|error| panic!("{}, {options:?}: {error}", self.name))
     }

@@ -62,7 +62,7 @@ struct Making<'a> {
 impl Engine {
     /// Loads the model in a file.
     pub fn load(file: &Arc<Gguf>, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
-        let fit = Fit::new(file, options, gpus.iter().map(Site::of).collect())?;
+        let fit = Fit::new(file, options, gpus.iter().map(Site::of).collect::<Result<_>>()?)?;
         Self::new(file, fit, options, gpus)
     }
 

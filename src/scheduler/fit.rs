@@ -133,13 +133,17 @@ fn each<T>(options: &LoadOptions, get: impl Fn(&GpuOptions) -> Result<T>) -> Res
 
 impl Site {
     /// An open GPU.
-    pub fn of(gpu: &Gpu) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::GpuLost`](crate::Error::GpuLost) if it is gone.
+    pub fn of(gpu: &Gpu) -> Result<Self> {
         let room = wait(gpu, gpu.room());
-        Site {
+        gpu.check()?;
+        Ok(Site {
             name: gpu.info().name.clone(),
             traits: Traits::of(gpu),
             free_bytes: room.free_bytes,
             most_layers: usize::MAX,
-        }
+        })
     }
 }
