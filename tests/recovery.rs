@@ -37,7 +37,8 @@ fn greedy() -> Generate {
 
 /// With a chance that depends on every token before.
 fn sampled() -> Generate {
-    Generate::new().sampler(SamplerOptions::default()).seed(7).ignore_end(true).max_tokens(COUNT)
+    let options = SamplerOptions::default().frequency_penalty(0.7);
+    Generate::new().sampler(options).seed(7).ignore_end(true).max_tokens(COUNT)
 }
 
 /// The text that the CPU gives.
