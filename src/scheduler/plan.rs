@@ -24,7 +24,8 @@ pub struct PlanPart {
     pub device: String,
     /// What runs there.
     pub what: String,
-    /// Bytes of weights: on a GPU as they lie there; on the CPU those of the file, and packed ones beside it.
+    /// Bytes of weights as they lie there: on the CPU about those of the file, which are packed unless
+    /// [`LoadOptions::pack`](crate::LoadOptions::pack) is off.
     pub weight_bytes: u64,
     /// Bytes of keys and values at full context.
     pub cache_bytes: u64,

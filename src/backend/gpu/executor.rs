@@ -222,10 +222,14 @@ impl GpuExecutor {
         self.begin_step(&mut encoder, batch, sequence, &copies);
         self.gpu.submit(Some(encoder.finish()));
         let lane = self.lane(size)?;
-        let mut result = Ok(Profile::default());
-        if let [whole] = &self.lanes[lane][..] {
-            result = profile(&self.gpu, &whole.recording, size).await;
-        }
+        let result = match &self.lanes[lane][..] {
+            [whole] => profile(&self.gpu, &whole.recording, size).await,
+            segments => Err(Error::Gpu {
+                subject: "profile".into(),
+                found: format!("a program cut into {} segments", segments.len()),
+                expected: "all of it in one".into(),
+            }),
+        };
         batch.end(sequence, result)
     }
 

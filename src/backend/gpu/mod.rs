@@ -14,7 +14,8 @@
 //! | `draft`, `draft_products`, `draft_attention` | from a plan to dispatches |
 //! | `record` | dispatches, recorded once and replayed |
 //! | `pace`, `flight` | how much is submitted at once, and steps on their way |
-//! | `executor` | runs batches |
+//! | `executor` | runs batches, or the segments of a program that are on this device |
+//! | `needs` | what segments take on a device, before anything is made there |
 //! | `choice` | the likeliest tokens, and a guess at the one that will be chosen |
 //! | [`profile`] | where the time goes |
 //! | [`readback`] | results back from the device |

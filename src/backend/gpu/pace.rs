@@ -2,8 +2,8 @@
 //!
 //! A submission cannot be interrupted. One that takes seconds trips the watchdogs of drivers and freezes whatever else
 //! draws with the device: that waits for all that is in the queue before it. So the budget is for what is on its way
-//! together. Two pieces are, so that the device goes from one to the next without waiting; a step is cut between its
-//! dispatches into pieces of half the budget, and a dispatch that alone takes longer than that is on its way alone. So are
+//! together. A step within it is one piece. Of a longer one two pieces are, so that the device goes from one to the next
+//! without waiting; it is cut between its dispatches into pieces of half the budget, and a dispatch that alone takes longer than that is on its way alone. So are
 //! all of them where that is how the device is to be used: see `Gpu::submits_alone`.
 //!
 //! What dispatches take is believed of each of them, since their work, as it is counted, says little: on a processor that
@@ -105,8 +105,12 @@ impl Pace {
         self.each(works).skip(range.start).take(range.len()).sum()
     }
 
-    /// Cuts the dispatches of a step, of so much work each, into pieces of half the budget, or of one dispatch.
+    /// Cuts the dispatches of a step, of so much work each, into pieces of half the budget, or of one dispatch. A step
+    /// that takes no longer than the budget stays whole.
     pub fn pieces(&self, works: &[f64]) -> Vec<Range<usize>> {
+        if self.seconds(works, 0..works.len()) <= self.budget_seconds {
+            return std::iter::once(0..works.len()).collect();
+        }
         let mut pieces = vec![];
         let (mut start, mut sum) = (0, 0.0);
         for (index, seconds) in self.each(works).enumerate() {
@@ -176,6 +180,10 @@ mod tests {
         assert_eq!(run(&mut pace, &REAL), [0..2, 2..3, 3..6]);
         assert!(!pace.allows_both(2.0 * pace.seconds(&WORKS, 2..3)));
         assert!(pace.allows_both(2.0 * pace.seconds(&WORKS, 3..6)));
+        // Within the budget there is nothing to cut, though it is more than half of it.
+        let mut whole = Pace::new(Duration::from_millis(50), WORKS.len());
+        (0..20).for_each(|_| _ = run(&mut whole, &REAL.map(|seconds| seconds * 0.5)));
+        assert_eq!(whole.pieces(&WORKS).len(), 1);
         pace.go_alone(true);
         assert!(!pace.allows_both(0.0));
         pace.go_alone(false);
