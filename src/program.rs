@@ -104,7 +104,40 @@ pub enum Activation {
     Gelu,
 }
 
-/// Some rows of a weight times the input of a [`Op::Linear`].
+/// From the logits of a router to how much each expert counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all experts.
+    Softmax,
+    /// Each by itself.
+    Sigmoid,
+    /// Softmax over those that are chosen, which are chosen by their logits.
+    SoftmaxOfChosen,
+    /// The root of softplus, each by itself.
+    RootSoftplus,
+}
+
+/// How experts are chosen, and how much each of them counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Routing {
+    /// What logits become.
+    pub gating: Gating,
+    /// Added to that for the choice alone; one number for each expert.
+    pub bias: Option<WeightId>,
+    /// Neighbouring experts make groups of one size, and only those of the best groups are chosen: the groups whose two
+    /// best experts add up to most. 1 if all belong together.
+    pub groups: usize,
+    /// How many groups those are.
+    pub used_groups: usize,
+    /// How many experts are chosen.
+    pub used: usize,
+    /// Weights are divided by their sum.
+    pub normalise: bool,
+    /// And multiplied with this.
+    pub scale: f32,
+}
+
+/// Some rows of a weight times the input of a [`Op::Linear`] or [`Op::Experts`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Product {
     /// The matrix.
@@ -257,6 +290,8 @@ pub enum Op {
         scale: f32,
         /// Squeezes the scaled products between plus and minus this.
         softcap: Option<f32>,
+        /// For each head one more logit, which takes part in the softmax and has no value.
+        sinks: Option<WeightId>,
         /// All heads' sums.
         out: SlotId,
     },
@@ -269,6 +304,34 @@ pub enum Op {
         /// What it is multiplied with.
         up: SlotId,
         /// Where to; may be `gate`.
+        out: SlotId,
+    },
+    /// Chooses experts for each token.
+    Route {
+        /// One number for each expert.
+        logits: SlotId,
+        /// How.
+        routing: Routing,
+        /// As many numbers of experts as are used, the best first, and then as many weights.
+        out: SlotId,
+    },
+    /// Matrices of the experts that are chosen, side by side in the result, as in [`Op::Route`]'s.
+    Experts {
+        /// One input for all, or one for each that is chosen, side by side.
+        input: SlotId,
+        /// Who is chosen; if nobody chooses, the first input goes by the first matrix, the second by the second.
+        routes: Option<SlotId>,
+        /// The matrices: a weight holds those of all experts one above the other, and a bias likewise. `first_row` counts
+        /// within each expert's.
+        products: Vec<Product>,
+    },
+    /// The sum of what experts came to, weighted.
+    Mix {
+        /// Side by side.
+        parts: SlotId,
+        /// Whose they are, and what they count.
+        routes: SlotId,
+        /// The sum.
         out: SlotId,
     },
     /// Adds one slot to another.
@@ -304,6 +367,9 @@ impl Op {
             Op::Store { keys, values, .. } => vec![*keys, *values],
             Op::Attend { queries, .. } => vec![*queries],
             Op::Gate { gate, up, .. } => vec![*gate, *up],
+            Op::Route { logits, .. } => vec![*logits],
+            Op::Experts { input, routes, .. } => [*input].into_iter().chain(*routes).collect(),
+            Op::Mix { parts, routes, .. } => vec![*parts, *routes],
             Op::Add { from, to } => vec![*from, *to],
         }
     }
@@ -312,10 +378,13 @@ impl Op {
     pub fn writes(&self) -> Vec<SlotId> {
         match self {
             Op::Embed { out, .. } | Op::Select { out, .. } | Op::Norm { out, .. } => vec![*out],
-            Op::Linear { products, .. } => products.iter().map(|product| product.out).collect(),
+            Op::Linear { products, .. } | Op::Experts { products, .. } => {
+                products.iter().map(|product| product.out).collect()
+            }
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
             Op::Store { .. } => vec![],
             Op::Attend { out, .. } | Op::Gate { out, .. } => vec![*out],
+            Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
             Op::Add { to, .. } => vec![*to],
         }
     }
@@ -484,13 +553,14 @@ impl Program {
                 by.iter().try_for_each(|by| write!(f, " * {}", weight(by)))?;
                 bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))
             }
-            Op::Linear { input, products } => {
-                write!(f, "linear    ")?;
+            Op::Linear { input, products } | Op::Experts { input, products, .. } => {
+                let is_mixture = matches!(op, Op::Experts { .. });
+                write!(f, "{}", if is_mixture { "experts   " } else { "linear    " })?;
                 for (i, product) in products.iter().enumerate() {
                     let comma = if i > 0 { ", " } else { "" };
                     write!(f, "{comma}{} = {}", slot(&product.out), weight(&product.weight))?;
                     let rows = self.slots.get(product.out.0).map_or(0, |slot| slot.width);
-                    if self.weights.get(product.weight.0).is_some_and(|weight| weight.rows != rows) {
+                    if !is_mixture && self.weights.get(product.weight.0).is_some_and(|weight| weight.rows != rows) {
                         write!(f, "[{}..{}]", product.first_row, product.first_row + rows)?;
                     }
                     write!(f, " · {}", slot(input))?;
@@ -507,9 +577,10 @@ impl Program {
             Op::Store { keys, values, to } => {
                 write!(f, "store     {}, {} in cache {}", slot(keys), slot(values), to.0)
             }
-            Op::Attend { queries, over, heads, scale, softcap, out } => {
+            Op::Attend { queries, over, heads, scale, softcap, sinks, out } => {
                 write!(f, "attend    {} = {} over cache {} ({heads} heads, ", slot(out), slot(queries), over.0)?;
                 write!(f, "scale {scale}")?;
+                sinks.iter().try_for_each(|sinks| write!(f, ", sinks {}", weight(sinks)))?;
                 softcap.iter().try_for_each(|cap| write!(f, ", softcap {cap}"))?;
                 let window = self.key_values.get(over.0).and_then(|cache| cache.window);
                 window.iter().try_for_each(|window| write!(f, ", window {window}"))?;
@@ -518,6 +589,18 @@ impl Program {
             Op::Gate { activation, gate, up, out } => {
                 let activation = format!("{activation:?}").to_lowercase();
                 write!(f, "gate      {} = {activation}({}) * {}", slot(out), slot(gate), slot(up))
+            }
+            Op::Route { logits, routing, out } => {
+                let Routing { gating, groups, used_groups, used, .. } = routing;
+                let gating = format!("{gating:?}").to_lowercase();
+                write!(f, "route     {} = {used} best of {gating}({})", slot(out), slot(logits))?;
+                if *groups > 1 {
+                    write!(f, ", from {used_groups} of {groups} groups")?;
+                }
+                Ok(())
+            }
+            Op::Mix { parts, routes, out } => {
+                write!(f, "mix       {} = {} by {}", slot(out), slot(parts), slot(routes))
             }
             Op::Add { from, to } => write!(f, "add       {} += {}", slot(to), slot(from)),
             Op::Scale { slot: scaled, factor } => write!(f, "scale     {} *= {factor}", slot(scaled)),

@@ -223,7 +223,7 @@ impl Writer<'_, '_> {
         });
         self.push(Op::Store { keys, values, to: over });
         let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
-        self.push(Op::Attend { queries, over, heads, scale, softcap, out: sums });
+        self.push(Op::Attend { queries, over, heads, scale, softcap, sinks: None, out: sums });
 
         let mut after = stream;
         if last {

@@ -244,7 +244,7 @@ impl Executor {
                     (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
                 store((place, run.sequence), run.memory, keys, values)?;
             }
-            Op::Attend { queries, over, heads, scale, softcap, out } => {
+            Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
                 let place = place_of(self.program(), *over, run.sequence)?;
                 let attention = Attention {
                     level: self.level,
@@ -267,6 +267,10 @@ impl Executor {
                 }
                 let (level, activation) = (self.level, *activation);
                 self.combine(slots, *up, *out, move |gate, up| on(level, Gate { activation, gate, up }));
+            }
+            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => {
+                let (found, expected) = ("a step with experts".into(), "a program without them, for now".into());
+                return Err(Error::Model { subject: "program".into(), found, expected });
             }
             Op::Add { from, to } => {
                 let level = self.level;

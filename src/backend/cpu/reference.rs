@@ -8,6 +8,7 @@ use crate::Result;
 use crate::backend::batch::{Batch, missing_page, place_of};
 use crate::backend::weights::Weights;
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
+use crate::error::Error;
 use crate::gguf::Gguf;
 use crate::program::{KeyValues, Op, Product, Program, SlotId};
 use std::ops::Range;
@@ -99,6 +100,10 @@ impl Reference {
                 let gated = gate.iter().zip(&slots[up.0]).map(|(&gate, up)| ops::activate(*activation, gate) * up);
                 slots[out.0] = gated.collect();
             }
+            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => {
+                let (found, expected) = ("a step with experts".into(), "a program without them, for now".into());
+                return Err(Error::Model { subject: "program".into(), found, expected });
+            }
             Op::Add { from, to } => {
                 let from = slots[from.0].clone();
                 slots[to.0].iter_mut().zip(from).for_each(|(to, from)| *to += from);
@@ -117,7 +122,7 @@ impl Reference {
         sequence: &Sequence,
         memory: &PageMemory,
     ) -> Result<()> {
-        let Op::Attend { queries, over, heads, scale, softcap, out } = op else { return Ok(()) };
+        let Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } = op else { return Ok(()) };
         let (shape, place) = (self.program().key_values[over.0], place_of(self.program(), *over, sequence)?);
         let (query_width, sum_width) = (self.width(*queries), self.width(*out));
         let start = sequence.len() as usize;

@@ -276,10 +276,12 @@ impl Plan {
             &Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
                 Node::Norm { kind: Some(kind), addend: None, input, second: None, group, epsilon, weight, bias, out }
             }
-            &Op::Attend { queries, over, heads, scale, softcap, out } => {
+            &Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
                 Node::Attend { queries, over, heads, scale, softcap, out }
             }
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up, out },
+            // No family writes them yet.
+            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => return 1,
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
         };
