@@ -487,6 +487,18 @@ impl Program {
         segments
     }
 
+    /// Whether a device goes on with what it wrote before another had its turn: then a second batch cannot come in between.
+    pub fn keeps_slots(&self, segments: &[Segment]) -> bool {
+        segments.iter().any(|segment| {
+            let mut here: HashSet<SlotId> = segment.given.iter().copied().collect();
+            self.steps.get(segment.steps.clone()).unwrap_or_default().iter().any(|step| {
+                let keeps = step.op.reads().iter().any(|slot| !here.contains(slot));
+                here.extend(step.op.writes());
+                keeps
+            })
+        })
+    }
+
     /// The layers whose keys and values are kept where these segments run.
     pub fn cached_layers(&self, segments: &[Segment]) -> HashSet<u32> {
         let steps = segments.iter().flat_map(|segment| self.steps.get(segment.steps.clone()).unwrap_or_default());

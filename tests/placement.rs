@@ -73,15 +73,15 @@ impl World {
     }
 
     /// A random model, whose truth is what the CPU computes.
-    fn random(tiny: &Tiny, most_error: f64) -> World {
-        let file = tiny.file();
-        let program = model::program(&file, ProgramOptions { context: 256 }).unwrap();
-        let tokens: Vec<u32> = (0..70).map(|i: u32| i.wrapping_mul(2_654_435_761) % Sizes::VOCABULARY as u32).collect();
+    fn random(tiny: &Tiny, count: u32, most_error: f64) -> World {
+        let (file, context) = (tiny.file(), 512);
+        let program = model::program(&file, ProgramOptions { context: 512 }).unwrap();
+        let tokens: Vec<u32> =
+            (0..count).map(|i: u32| i.wrapping_mul(2_654_435_761) % Sizes::VOCABULARY as u32).collect();
         let name = tiny.architecture.clone();
-        let mut world =
-            World { name, file, program, context: 256, tokens, greedy: vec![], expected: vec![], most_error };
+        let mut world = World { name, file, program, context, tokens, greedy: vec![], expected: vec![], most_error };
         let engine = world.load(&LoadOptions::new().device(Device::Cpu), &[]);
-        world.expected = world.logits(&engine, 70);
+        world.expected = world.logits(&engine, count as usize);
         world
     }
 
@@ -123,7 +123,9 @@ impl World {
         let engine = self.load(options, gpus);
         let of = format!("{}, {:?}, {:?}:\n{}", self.name, options.offload, options.on_cpu, engine.plan());
         assert_eq!(engine.plan().parts.len(), parts, "{of}");
-        for chunk in [self.tokens.len(), 7, 1] {
+        let chunks = [self.tokens.len(), 7, 1];
+        let count = if self.tokens.len() < 200 { 3 } else { 1 };
+        for chunk in chunks.into_iter().take(count) {
             let error = nmse(&self.logits(&engine, chunk), &self.expected);
             assert!(error <= self.most_error, "NMSE {error:e} by {chunk}: {of}");
         }
@@ -186,7 +188,7 @@ fn two_gpus_and_the_cpu() {
         world.check(&ranges(&[(0..1, 0), (1..layers, 1)]), &gpus, 2);
         world.check(&ranges(&[(0..1, 1), (1..layers, 0)]), &gpus, 2);
     }
-    let world = World::random(&Tiny::with_sizes("llama", Sizes::new(4)), 1e-8);
+    let world = World::random(&Tiny::with_sizes("llama", Sizes::new(4)), 70, 1e-8);
     world.check(&ranges(&[(0..1, 0), (2..3, 1)]), &gpus, 3);
     world.check(&ranges(&[(0..1, 1), (1..2, 0), (2..3, 1), (3..4, 0)]), &gpus, 2);
 }
@@ -196,7 +198,25 @@ fn quantized_weights_cut_everywhere() {
     let gpus = gpus();
     for (architecture, format) in [("llama", TensorType::Q4_0), ("gemma2", TensorType::Q8_0)] {
         let tiny = Tiny::new(architecture).store_matrices_as(format);
-        World::random(&tiny, 5e-4).check_all(&gpus);
+        World::random(&tiny, 70, 5e-4).check_all(&gpus);
+    }
+}
+
+/// Prompts so long that devices work side by side on pieces of them, windows among the layers.
+#[test]
+fn long_prompts_cut_everywhere() {
+    let gpus = gpus();
+    let cuts = [vec![(0..2, 0)], vec![(2..4, 0)], vec![(0..1, 0), (2..3, 0)]];
+    for architecture in ["llama", "gemma2"] {
+        let world = World::random(&Tiny::with_sizes(architecture, Sizes::new(4)), 419, 1e-8);
+        for cut in &cuts {
+            let options = LoadOptions::new().offload(Offload::Ranges(cut.clone()));
+            gpus.iter().take(1).for_each(|gpu| world.check(&options, std::slice::from_ref(gpu), 2));
+        }
+        if gpus.len() > 1 {
+            let options = LoadOptions::new().offload(Offload::Ranges(vec![(0..1, 0), (1..3, 1)]));
+            world.check(&options, &gpus, 3);
+        }
     }
 }
 

@@ -101,6 +101,22 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The positions that a batch is written to.
+#[derive(Debug, Clone, Copy)]
+pub struct Positions<'a> {
+    /// Has pages for them.
+    pub sequence: &'a Sequence,
+    /// The first: behind those that are committed, and perhaps behind others that are written as well.
+    pub start: u32,
+}
+
+impl<'a> Positions<'a> {
+    /// Those behind what is committed.
+    pub fn next(sequence: &'a Sequence) -> Self {
+        Positions { sequence, start: sequence.len() }
+    }
+}
+
 /// Where the books keep the keys and values of an attention.
 pub(super) fn place_of(program: &Program, id: KeyValuesId, sequence: &Sequence) -> Result<LayerPlace> {
     let layer = program.key_values[id.0].layer;

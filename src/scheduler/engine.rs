@@ -1,9 +1,11 @@
 //! What computes for a model: the devices that its program is spread over, and the way of a batch through them.
 
+use super::PIECE_TOKENS;
 use super::fit::Fit;
+use super::pipeline::pipeline;
 use super::placement::{Placement, Site};
 use super::plan::Plan;
-use crate::backend::batch::Batch;
+use crate::backend::batch::{Batch, Positions};
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
 use crate::backend::gpu::readback::{wait, wait_until};
@@ -25,6 +27,8 @@ pub struct Engine {
     /// The segments in order: which part runs each, and as which of its own.
     route: Vec<(usize, usize, Segment)>,
     parts: Vec<Part>,
+    /// Whether pieces of a prompt can follow one another through the devices.
+    pipelined: bool,
     /// Where there are several parts, slots stay on them between the segments of a batch: one batch at a time.
     turn: Mutex<()>,
     plan: Plan,
@@ -46,6 +50,9 @@ struct GpuPart {
     most_outputs: usize,
     executor: Box<Mutex<GpuExecutor>>,
 }
+
+/// What crosses from one segment to another, by slot.
+type Crossing = HashMap<SlotId, Arc<Vec<f32>>>;
 
 /// Why there is no engine, and which GPU refused.
 type Refusal = (Option<usize>, Error);
@@ -225,29 +232,61 @@ impl Engine {
                 Part::Gpu(part) => lock(&part.executor).copy_pages(&copies),
             }
         }
-        let result = self.segments(batch, sequence);
+        let result = self.pieces(batch, sequence);
         batch.end(sequence, result)
     }
 
-    /// Takes a batch through the segments. What crosses from one to another is kept by slot.
-    fn segments(&self, batch: Batch, sequence: &Sequence) -> Result<Vec<f32>> {
-        let mut crossing: HashMap<SlotId, Arc<Vec<f32>>> = HashMap::new();
-        for (part, index, segment) in &self.route {
-            let given: Vec<_> = segment.given.iter().filter_map(|slot| crossing.get(slot).cloned()).collect();
-            let rows: Vec<Arc<Vec<f32>>> = match &self.parts[*part] {
-                Part::Cpu(executor, memory) => {
-                    executor.run_segment(*index, batch, sequence, &mut lock(memory), &given)?
-                }
-                Part::Gpu(part) => {
-                    let mut executor = lock(&part.executor);
-                    let rows = wait(&part.gpu, executor.run_segment(*index, batch, sequence, &given))?;
-                    rows.into_iter().map(Arc::new).collect()
-                }
-            };
-            crossing.extend(segment.wanted.iter().copied().zip(rows));
+    /// Takes a batch through the segments, in pieces if devices can work side by side.
+    fn pieces(&self, batch: Batch, sequence: &Sequence) -> Result<Vec<f32>> {
+        let piece_tokens = if self.pipelined { PIECE_TOKENS } else { usize::MAX };
+        let mut start = sequence.len();
+        let piece = |(tokens, outputs): (_, Vec<usize>)| {
+            let positions = Positions { sequence, start };
+            start += <[u32]>::len(tokens) as u32;
+            (tokens, outputs, positions, Mutex::default())
+        };
+        let pieces: Vec<(_, _, _, Mutex<Crossing>)> = batch.chunks(piece_tokens, usize::MAX).map(piece).collect();
+        let workers: Vec<usize> = self.route.iter().map(|(part, ..)| *part).collect();
+        let run = |piece: usize, stage: usize| {
+            let (tokens, outputs, positions, crossing) = &pieces[piece];
+            // Another batch may have been where a segment runs since the last one there.
+            let begins = self.route[stage].1 == 0 || pieces.len() > 1;
+            self.segment(stage, (Batch { tokens, outputs }, *positions, begins), &mut lock(crossing))
+        };
+        match pieces.len() {
+            1 => (0..workers.len()).try_for_each(|stage| run(0, stage))?,
+            count => pipeline(count, &workers, run)?,
         }
-        let logits = self.program.output.and_then(|output| crossing.remove(&output));
-        Ok(logits.map(Arc::unwrap_or_clone).unwrap_or_default())
+        let mut logits = vec![];
+        for (.., crossing) in &pieces {
+            let rows = self.program.output.and_then(|output| lock(crossing).remove(&output));
+            let rows = rows.map(Arc::unwrap_or_clone).unwrap_or_default();
+            if logits.is_empty() { logits = rows } else { logits.extend(rows) }
+        }
+        Ok(logits)
+    }
+
+    /// Takes a batch through one segment.
+    fn segment(
+        &self,
+        stage: usize,
+        (batch, positions, begins): (Batch, Positions, bool),
+        crossing: &mut Crossing,
+    ) -> Result<()> {
+        let (part, index, segment) = &self.route[stage];
+        let given: Vec<_> = segment.given.iter().filter_map(|slot| crossing.get(slot).cloned()).collect();
+        let rows: Vec<Arc<Vec<f32>>> = match &self.parts[*part] {
+            Part::Cpu(executor, memory) => {
+                executor.run_segment(*index, batch, positions, &mut lock(memory), (begins, &given))?
+            }
+            Part::Gpu(part) => {
+                let mut executor = lock(&part.executor);
+                let rows = wait(&part.gpu, executor.run_segment(*index, batch, positions, (begins, &given)))?;
+                rows.into_iter().map(Arc::new).collect()
+            }
+        };
+        crossing.extend(segment.wanted.iter().copied().zip(rows));
+        Ok(())
     }
 }
 
@@ -299,14 +338,17 @@ impl Making<'_> {
     fn engine(&self, parts: Vec<(usize, Part)>, placement: &Placement, plan: Plan) -> Engine {
         let mut seen = vec![0; parts.len()];
         let mut route = vec![];
-        for segment in self.program.segments(&placement.devices(self.program)) {
+        let segments = self.program.segments(&placement.devices(self.program));
+        let pipelined = parts.len() > 1 && !self.program.keeps_slots(&segments);
+        for segment in segments {
             if let Some(part) = parts.iter().position(|(device, _)| *device == segment.device) {
                 route.push((part, seen[part], segment));
                 seen[part] += 1;
             }
         }
         let parts = parts.into_iter().map(|(_, part)| part).collect();
-        Engine { program: self.program.clone(), cache: self.cache.clone(), route, parts, turn: Mutex::new(()), plan }
+        let (program, cache, turn) = (self.program.clone(), self.cache.clone(), Mutex::new(()));
+        Engine { program, cache, route, parts, pipelined, turn, plan }
     }
 }
 

@@ -13,7 +13,7 @@ use super::pool::Pool;
 use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
 use crate::Result;
-use crate::backend::batch::{Batch, place_of};
+use crate::backend::batch::{Batch, Positions, place_of};
 use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
@@ -93,8 +93,8 @@ impl Turns {
 
 impl Scratch {
     /// Makes room for a batch, and finds out how far its positions turn.
-    fn begin(&mut self, weights: &Weights, batch: Batch, sequence: &Sequence) {
-        let (program, start) = (&weights.program, sequence.len() as usize);
+    fn begin(&mut self, weights: &Weights, batch: Batch, start: usize) {
+        let program = &weights.program;
         self.slots.resize_with(program.slots.len(), Arc::default);
         for (numbers, slot) in self.slots.iter_mut().zip(&program.slots) {
             Arc::make_mut(numbers).resize(batch.numbers(slot), 0.0);
@@ -114,7 +114,7 @@ fn rows_of(width: usize) -> usize {
 /// What a step works on.
 struct Run<'a, 'm> {
     batch: Batch<'a>,
-    sequence: &'a Sequence,
+    positions: Positions<'a>,
     memory: &'m mut PageMemory,
 }
 
@@ -170,30 +170,31 @@ impl Executor {
     /// If this fails, the sequence is what it was before.
     pub fn run(&self, batch: Batch, sequence: &mut Sequence, memory: &mut PageMemory) -> Result<Vec<f32>> {
         memory::run(batch, self.program(), sequence, memory, |sequence, memory| {
-            let wanted = self.run_segment(0, batch, sequence, memory, &[])?;
+            let wanted = self.run_segment(0, batch, Positions::next(sequence), memory, (true, &[]))?;
             Ok(wanted.into_iter().next().map_or(vec![], |logits| logits.to_vec()))
         })
     }
 
     /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
-    /// segment's slots of these names. The first of them that runs for a batch takes note of its positions.
+    /// segment's slots of these names. `begins` says that the batch, or its positions, are not those of the segment that
+    /// ran before.
     pub fn run_segment(
         &self,
         index: usize,
         batch: Batch,
-        sequence: &Sequence,
+        positions: Positions,
         memory: &mut PageMemory,
-        given: &[Arc<Vec<f32>>],
+        (begins, given): (bool, &[Arc<Vec<f32>>]),
     ) -> Result<Vec<Arc<Vec<f32>>>> {
         let (program, segment) = (self.program(), &self.segments[index]);
         let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        if index == 0 {
-            scratch.begin(&self.weights, batch, sequence);
+        if begins {
+            scratch.begin(&self.weights, batch, positions.start as usize);
         }
         for (slot, values) in segment.given.iter().zip(given) {
             scratch.slots[slot.0] = values.clone();
         }
-        let mut run = Run { batch, sequence, memory };
+        let mut run = Run { batch, positions, memory };
         let steps = program.steps.iter().zip(&self.matrices);
         for (step, matrices) in steps.skip(segment.steps.start).take(segment.steps.len()) {
             self.step(&step.op, matrices, &mut run, scratch)?;
@@ -239,13 +240,13 @@ impl Executor {
                 });
             }
             Op::Store { keys, values, to } => {
-                let place = place_of(self.program(), *to, run.sequence)?;
+                let place = place_of(self.program(), *to, run.positions.sequence)?;
                 let (keys, values) =
                     (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
-                store((place, run.sequence), run.memory, keys, values)?;
+                store((place, run.positions), run.memory, keys, values)?;
             }
             Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
-                let place = place_of(self.program(), *over, run.sequence)?;
+                let place = place_of(self.program(), *over, run.positions.sequence)?;
                 let attention = Attention {
                     level: self.level,
                     shape: self.program().key_values[over.0],
@@ -253,8 +254,8 @@ impl Executor {
                     scale: *scale,
                     softcap: *softcap,
                     place,
-                    start: run.sequence.len() as usize,
-                    pages: run.sequence.table(place.group).to_vec(),
+                    start: run.positions.start as usize,
+                    pages: run.positions.sequence.table(place.group).to_vec(),
                     memory: run.memory.clone(),
                     queries: slots[queries.0].clone(),
                 };

@@ -7,7 +7,7 @@
 use super::simd::float::{Narrow, Widen};
 use super::simd::{Level, on};
 use crate::Result;
-use crate::backend::batch::{Batch, missing_page};
+use crate::backend::batch::{Batch, Positions, missing_page};
 use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence};
 use crate::gguf::TensorType;
 use crate::program::Program;
@@ -160,13 +160,13 @@ pub(super) fn run<T>(
 
 /// Stores the keys and values of a batch's tokens.
 pub(super) fn store(
-    (place, sequence): (LayerPlace, &Sequence),
+    (place, positions): (LayerPlace, Positions),
     memory: &mut PageMemory,
     keys: std::slice::Chunks<f32>,
     values: std::slice::Chunks<f32>,
 ) -> Result<()> {
-    for (position, (keys, values)) in (sequence.len()..).zip(keys.zip(values)) {
-        let slot = sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position as usize))?;
+    for (position, (keys, values)) in (positions.start..).zip(keys.zip(values)) {
+        let slot = positions.sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position as usize))?;
         memory.store(place, slot, keys, values)?;
     }
     Ok(())

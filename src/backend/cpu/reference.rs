@@ -5,7 +5,7 @@
 use super::memory::{self, PageMemory, store};
 use super::ops;
 use crate::Result;
-use crate::backend::batch::{Batch, missing_page, place_of};
+use crate::backend::batch::{Batch, Positions, missing_page, place_of};
 use crate::backend::weights::Weights;
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
 use crate::error::Error;
@@ -92,7 +92,7 @@ impl Reference {
                 let place = place_of(self.program(), *to, sequence)?;
                 let (keys, values) =
                     (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
-                store((place, sequence), memory, keys, values)?;
+                store((place, Positions::next(sequence)), memory, keys, values)?;
             }
             Op::Attend { .. } => self.attend(op, batch, slots, sequence, memory)?,
             Op::Gate { activation, gate, up, out } => {

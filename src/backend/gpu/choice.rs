@@ -15,7 +15,7 @@ use super::record::{Draft, Pipelines, Recording, Size};
 use super::rows::{ArgmaxParams, Draw, DrawParams, Kernel, MOST_OF_A_ROW, TopKParams, View, outputs};
 use super::slots::Slots;
 use super::step::StepBuffers;
-use crate::backend::batch::Batch;
+use crate::backend::batch::{Batch, Positions};
 use crate::cache::Sequence;
 use crate::program::{Program, Rows, SlotId};
 use crate::{Error, Result};
@@ -201,7 +201,7 @@ impl GpuExecutor {
         let (next, copies, draw) = (chooser.recording(wanted), chooser.copies(wanted, &buffers), &chooser.draw);
         let page_copies = batch.begin(&self.weights.program, sequence)?;
         let prepare = |encoder: &mut wgpu::CommandEncoder| {
-            self.begin_step(encoder, batch, sequence, &page_copies);
+            self.begin_step(encoder, batch, Positions::next(sequence), &page_copies);
             if let Input::Guess(ticket) = input {
                 encoder.copy_buffer_to_buffer(&ticket.buffers.guess, 0, &self.step.ids, 0, 4);
             }

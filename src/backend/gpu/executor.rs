@@ -18,7 +18,7 @@ use super::record::{Pipelines, Recording, Size};
 use super::slots::{Slots, most_rows};
 use super::step::StepBuffers;
 use super::store::Store;
-use crate::backend::batch::Batch;
+use crate::backend::batch::{Batch, Positions};
 use crate::backend::weights::Weights;
 use crate::cache::{Cache, PageCopy, Sequence};
 use crate::gguf::Gguf;
@@ -219,7 +219,7 @@ impl GpuExecutor {
         let copies = batch.begin(self.program(), sequence)?;
         let size = Size::of(batch);
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        self.begin_step(&mut encoder, batch, sequence, &copies);
+        self.begin_step(&mut encoder, batch, Positions::next(sequence), &copies);
         self.gpu.submit(Some(encoder.finish()));
         let lane = self.lane(size)?;
         let result = match &self.lanes[lane][..] {
@@ -249,7 +249,8 @@ impl GpuExecutor {
         // From the reservation of pages to the first submission nothing waits, so that no copy of a page is left out.
         let target = self.target(0, batch).await?;
         let copies = batch.begin(self.program(), sequence)?;
-        let result = self.submit(0, batch, sequence, &copies, &[], target).await;
+        let beginning = Some((Positions::next(sequence), &copies[..]));
+        let result = self.submit(0, batch, beginning, &[], target).await;
         batch.end(sequence, result).map(|mut slots| slots.pop().unwrap_or_default())
     }
 
@@ -264,26 +265,25 @@ impl GpuExecutor {
     }
 
     /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
-    /// segment's slots of these names. The segments of a batch run in order, from the first on, with no other batch
-    /// between them.
+    /// segment's slots of these names. `begins` says that the batch, or its positions, are not those of the segment that
+    /// ran before.
     pub async fn run_segment(
         &mut self,
         index: usize,
         batch: Batch<'_>,
-        sequence: &Sequence,
-        given: &[Arc<Vec<f32>>],
+        positions: Positions<'_>,
+        (begins, given): (bool, &[Arc<Vec<f32>>]),
     ) -> Result<Vec<Vec<f32>>> {
         self.gpu.check()?;
         let target = self.target(index, batch).await?;
-        self.submit(index, batch, sequence, &[], given, target).await
+        self.submit(index, batch, begins.then_some((positions, &[])), given, target).await
     }
 
     async fn submit(
         &mut self,
         index: usize,
         batch: Batch<'_>,
-        sequence: &Sequence,
-        copies: &[PageCopy],
+        beginning: Option<(Positions<'_>, &[PageCopy])>,
         given: &[Arc<Vec<f32>>],
         target: Option<wgpu::Buffer>,
     ) -> Result<Vec<Vec<f32>>> {
@@ -307,9 +307,9 @@ impl GpuExecutor {
         let size = Size::of(batch);
         let lane = self.lane(size)?;
         let begin = |encoder: &mut wgpu::CommandEncoder| {
-            // What the first segment of a batch is told holds for all.
-            if index == 0 {
-                self.begin_step(encoder, batch, sequence, copies);
+            // What one segment of a batch is told holds for all.
+            if let Some((positions, copies)) = beginning {
+                self.begin_step(encoder, batch, positions, copies);
             }
             segment.given.iter().zip(given).for_each(|(&slot, values)| self.slots.write(&self.gpu, slot, values));
         };
@@ -335,11 +335,11 @@ impl GpuExecutor {
         &self,
         encoder: &mut wgpu::CommandEncoder,
         batch: Batch,
-        sequence: &Sequence,
+        positions: Positions,
         copies: &[PageCopy],
     ) {
         let Weights { program, angles, .. } = &self.weights;
-        self.step.write(&self.gpu, batch, sequence, &program.ropes, angles);
+        self.step.write(&self.gpu, batch, positions, &program.ropes, angles);
         copies.iter().for_each(|copy| self.pages.copy(encoder, copy));
     }
 

@@ -4,8 +4,8 @@ use super::device::Gpu;
 use super::memory::buffer;
 use super::record::Size;
 use crate::Result;
-use crate::backend::batch::Batch;
-use crate::cache::{PAGE_POSITIONS, Sequence};
+use crate::backend::batch::{Batch, Positions};
+use crate::cache::PAGE_POSITIONS;
 use crate::program::Rope;
 use bytemuck::{Pod, Zeroable};
 use wgpu::BufferUsages;
@@ -68,21 +68,21 @@ impl StepBuffers {
     }
 
     /// Writes what a batch needs.
-    pub fn write(&self, gpu: &Gpu, batch: Batch, sequence: &Sequence, ropes: &[Rope], angles: &[Vec<f32>]) {
+    pub fn write(&self, gpu: &Gpu, batch: Batch, at: Positions, ropes: &[Rope], angles: &[Vec<f32>]) {
         let size = Size::of(batch);
         let queue = gpu.queue();
-        let step = Step { tokens: size.tokens, start: sequence.len(), outputs: size.outputs, unused: 0 };
+        let step = Step { tokens: size.tokens, start: at.start, outputs: size.outputs, unused: 0 };
         queue.write_buffer(&self.step, 0, bytemuck::bytes_of(&step));
         queue.write_buffer(&self.ids, 0, bytemuck::cast_slice(batch.tokens));
         let outputs: Vec<u32> = batch.outputs.iter().map(|&output| output as u32).collect();
         queue.write_buffer(&self.outputs, 0, bytemuck::cast_slice(&outputs));
         for (group, &start) in self.table_starts.iter().enumerate() {
-            let pages = sequence.table(group).iter().take(self.table_pages as usize);
+            let pages = at.sequence.table(group).iter().take(self.table_pages as usize);
             let table: Vec<u32> = pages.map(|page| page.map_or(NO_PAGE, |page| page.index() as u32)).collect();
             queue.write_buffer(&self.tables, u64::from(start) * 4, bytemuck::cast_slice(&table));
         }
         for ((rope, angles), &start) in ropes.iter().zip(angles).zip(&self.turn_starts) {
-            let positions = sequence.len()..sequence.len() + size.tokens;
+            let positions = at.start..at.start + size.tokens;
             let turns: Vec<[f32; 2]> = positions
                 .flat_map(|position| {
                     angles.iter().map(move |angle| {
