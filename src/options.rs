@@ -48,7 +48,8 @@ pub struct LoadOptions {
 /// What computes, beside the CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The GPUs of the machine; where there are none but emulated ones, the CPU.
+    /// The GPUs of the machine: all discrete ones, or if there are none the integrated ones, as many of them as the model
+    /// needs, the largest first. Where there are none but emulated ones, the CPU.
     #[default]
     Auto,
     /// The CPU alone.

@@ -6,7 +6,8 @@ mod gpu;
 use gpu::gpus;
 use kiln::backend::gpu::memory::buffer;
 use kiln::backend::gpu::readback::wait;
-use kiln::backend::gpu::{Fault, Gpu, Room, RoomSource, TierState, wgpu};
+use kiln::backend::gpu::{Fault, Gpu, GpuOptions, Room, RoomSource, Sight, TierState, wgpu};
+use std::collections::HashSet;
 
 const MIB: u64 = 1 << 20;
 
@@ -33,6 +34,18 @@ fn meminfo(name: &str) -> Option<u64> {
 
 fn reserved_bytes(gpu: &Gpu) -> u64 {
     gpu.device().generate_allocator_report().map_or(0, |report| report.total_reserved_bytes)
+}
+
+#[test]
+fn all_devices_of_a_kind_are_found_and_opened() {
+    let found = pollster::block_on(Sight::find_all(&GpuOptions::default())).unwrap_or_default();
+    let opened = pollster::block_on(Gpu::open_all(&GpuOptions::default())).unwrap_or_default();
+    let names: Vec<&String> = opened.iter().map(|gpu| &gpu.info().name).collect();
+    assert_eq!(found.iter().map(|sight| &sight.name).collect::<Vec<_>>(), names);
+    let kinds: HashSet<_> = opened.iter().map(|gpu| gpu.info().device_type).collect();
+    assert!(kinds.len() <= 1, "{opened:?}");
+    // What the tests' machines have is all of one kind.
+    assert!(names.len() >= devices().len(), "{names:?}");
 }
 
 #[test]

@@ -102,32 +102,42 @@ impl Fit {
 
 /// The GPUs that options name, opened.
 pub fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
-    each(options, |how| pollster::block_on(Gpu::open(how)))
+    each(options, |how, all| match all {
+        true => pollster::block_on(Gpu::open_all(how)),
+        false => pollster::block_on(Gpu::open(how)).map(|gpu| vec![gpu]),
+    })
 }
 
 /// The GPUs that options name, as they look from outside.
 pub fn look(options: &LoadOptions) -> Result<Vec<Site>> {
-    each(options, |how| {
-        let Sight { name, traits, room, .. } = pollster::block_on(Sight::find(how))?;
-        Ok(Site { name, traits, free_bytes: room.free_bytes, most_layers: usize::MAX })
-    })
+    let found = each(options, |how, all| match all {
+        true => pollster::block_on(Sight::find_all(how)),
+        false => pollster::block_on(Sight::find(how)).map(|sight| vec![sight]),
+    })?;
+    let site =
+        |Sight { name, traits, room, .. }| Site { name, traits, free_bytes: room.free_bytes, most_layers: usize::MAX };
+    Ok(found.into_iter().map(site).collect())
 }
 
-fn each<T>(options: &LoadOptions, get: impl Fn(&GpuOptions) -> Result<T>) -> Result<Vec<T>> {
-    let named = |name: Option<&String>, no_emulation| {
-        let mut how = GpuOptions::default();
-        (how.name, how.no_emulation) = (name.cloned(), no_emulation);
-        get(&how)
+/// What `get` finds for the options' devices: it is asked for one, or for all of the best kind.
+fn each<T>(options: &LoadOptions, get: impl Fn(&GpuOptions, bool) -> Result<Vec<T>>) -> Result<Vec<T>> {
+    let named = |name: Option<&String>| {
+        let name = name.cloned();
+        get(&GpuOptions { name, ..GpuOptions::default() }, false)
     };
     match &options.device {
         _ if options.offload == Offload::None => Ok(vec![]),
         Device::Cpu => Ok(vec![]),
         Device::Auto => {
-            let found = named(None, true).inspect_err(|error| log::info!("all runs on the CPU: {error}"));
-            Ok(found.into_iter().collect())
+            let how = GpuOptions { no_emulation: true, ..GpuOptions::default() };
+            let found = get(&how, true).inspect_err(|error| log::info!("all runs on the CPU: {error}"));
+            Ok(found.unwrap_or_default())
         }
-        Device::Gpu(name) => Ok(vec![named(name.as_ref(), false)?]),
-        Device::Gpus(names) => names.iter().map(|name| named(Some(name), false)).collect(),
+        Device::Gpu(name) => named(name.as_ref()),
+        Device::Gpus(names) => {
+            let each = names.iter().map(|name| named(Some(name))).collect::<Result<Vec<_>>>()?;
+            Ok(each.into_iter().flatten().collect())
+        }
     }
 }
 

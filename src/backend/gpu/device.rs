@@ -82,14 +82,37 @@ impl Gpu {
     /// [`Error::Gpu`] if there is no such device, or if it does not compute correctly even in plain WebGPU;
     /// [`Error::GpuMemory`] if there is no room at all; [`Error::GpuLost`] if it is gone.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
-        let adapter = choose(&adapters().await, options)?;
+        let best = choose(&adapters().await, options)?.swap_remove(0);
+        Self::open_adapter(&best, options).await
+    }
+
+    /// Opens the GPUs that are of the same kind as the best: all discrete ones, or if there are none all others. Those
+    /// that cannot be opened are left out.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`], if none can be opened.
+    pub async fn open_all(options: &GpuOptions) -> Result<Vec<Gpu>> {
+        let (mut gpus, mut first_error) = (vec![], None);
+        for adapter in choose(&adapters().await, options)? {
+            match Self::open_adapter(&adapter, options).await {
+                Ok(gpu) => gpus.push(gpu),
+                Err(error) => {
+                    log::warn!("{} is left out: {error}", adapter.get_info().name);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.filter(|_| gpus.is_empty()).map_or(Ok(gpus), Err)
+    }
+
+    async fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Gpu> {
         let mut verdicts = Verdicts::default();
         loop {
-            let (device, queue) = request(&adapter, options).await?;
+            let (device, queue) = request(adapter, options).await?;
             // Without this handler wgpu panics. Errors that matter are caught where they arise.
             device.on_uncaptured_error(Arc::new(|error| log::error!("GPU: {error}")));
-            let gpu = Self::of(&adapter, device, queue, options, true);
-            match gpu.tried(&adapter, options, &mut verdicts).await {
+            let gpu = Self::of(adapter, device, queue, options, true);
+            match gpu.tried(adapter, options, &mut verdicts).await {
                 Err(Error::GpuLost { .. }) if verdicts.can_go_on() => {}
                 result => return result,
             }
@@ -383,41 +406,84 @@ async fn request(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<(wgpu:
     })
 }
 
-/// The adapter of this name, or the best.
-pub(super) fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
-    let name = options.name.as_deref();
-    let rank = |adapter: &wgpu::Adapter| {
-        let kind = match adapter.get_info().device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
-            wgpu::DeviceType::Cpu => 3,
-        };
-        (kind, !adapter.features().contains(wgpu::Features::SHADER_F16))
-    };
-    let is_asked_for = |adapter: &&wgpu::Adapter| {
-        let info = adapter.get_info();
-        let is_named = name.is_none_or(|name| info.name.to_lowercase().contains(&name.to_lowercase()));
-        is_named && !(options.no_emulation && info.device_type == wgpu::DeviceType::Cpu)
-    };
-    adapters.iter().filter(is_asked_for).min_by_key(|adapter| rank(adapter)).cloned().ok_or_else(|| {
-        let names: Vec<String> = adapters.iter().map(|adapter| format!("`{}`", adapter.get_info().name)).collect();
-        Error::Gpu {
+/// The best adapter of this name, or of all, and others of its kind behind it.
+pub(super) fn choose(adapters: &[wgpu::Adapter], options: &GpuOptions) -> Result<Vec<wgpu::Adapter>> {
+    let known: Vec<(wgpu::AdapterInfo, bool)> = adapters
+        .iter()
+        .map(|adapter| (adapter.get_info(), adapter.features().contains(wgpu::Features::SHADER_F16)))
+        .collect();
+    let best = best_of(&known, options);
+    if best.is_empty() {
+        let names: Vec<String> = known.iter().map(|(info, _)| format!("`{}`", info.name)).collect();
+        return Err(Error::Gpu {
             subject: "adapter".into(),
             found: if names.is_empty() { "none".into() } else { names.join(", ") },
-            expected: match name {
+            expected: match &options.name {
                 Some(name) => format!("one named like `{name}`"),
                 None if options.no_emulation => "a GPU that is not emulated".into(),
                 None => "a GPU with a driver".into(),
             },
-        }
-    })
+        });
+    }
+    Ok(best.into_iter().map(|index| adapters[index].clone()).collect())
+}
+
+/// Which of these adapters are asked for, and of the same kind as the best of those, the best first. Each comes with
+/// whether it has 16-bit numbers.
+fn best_of(adapters: &[(wgpu::AdapterInfo, bool)], options: &GpuOptions) -> Vec<usize> {
+    let kind = |info: &wgpu::AdapterInfo| match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+        wgpu::DeviceType::Cpu => 3,
+    };
+    let name = options.name.as_ref().map(|name| name.to_lowercase());
+    let is_asked_for = |info: &wgpu::AdapterInfo| {
+        let is_named = name.as_ref().is_none_or(|name| info.name.to_lowercase().contains(name));
+        is_named && !(options.no_emulation && info.device_type == wgpu::DeviceType::Cpu)
+    };
+    let mut asked_for: Vec<usize> = (0..adapters.len()).filter(|&index| is_asked_for(&adapters[index].0)).collect();
+    asked_for.sort_by_key(|&index| (kind(&adapters[index].0), !adapters[index].1));
+    let Some((best, _)) = asked_for.first().map(|&index| &adapters[index]) else { return vec![] };
+    // A GPU that several backends reach is one GPU.
+    asked_for.retain(|&index| {
+        let info = &adapters[index].0;
+        (kind(info), info.backend) == (kind(best), best.backend)
+    });
+    asked_for
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::gpu::readback::wait;
+
+    #[test]
+    fn gpus_of_the_best_kind_are_chosen_and_each_once() {
+        use wgpu::{Backend, DeviceType};
+        let adapter = |name: &str, kind, backend| {
+            let mut info = wgpu::AdapterInfo::new(kind, backend);
+            info.name = name.into();
+            (info, kind != DeviceType::IntegratedGpu)
+        };
+        let all = [
+            adapter("Emulated", DeviceType::Cpu, Backend::Vulkan),
+            adapter("Little", DeviceType::IntegratedGpu, Backend::Vulkan),
+            adapter("Big", DeviceType::DiscreteGpu, Backend::Vulkan),
+            adapter("Bigger", DeviceType::DiscreteGpu, Backend::Vulkan),
+            adapter("Big", DeviceType::DiscreteGpu, Backend::Dx12),
+            adapter("Bigger", DeviceType::DiscreteGpu, Backend::Dx12),
+        ];
+        let chosen = |name: Option<&str>, no_emulation| {
+            let name = name.map(String::from);
+            best_of(&all, &GpuOptions { name, no_emulation, ..GpuOptions::default() })
+        };
+        assert_eq!(chosen(None, true), [2, 3]);
+        assert_eq!(chosen(Some("bigger"), false), [3]);
+        assert_eq!(chosen(Some("little"), false), [1]);
+        assert_eq!(chosen(Some("emu"), false), [0]);
+        assert_eq!(chosen(Some("emu"), true), [0; 0]);
+    }
 
     #[test]
     fn a_lost_device_that_never_calls_back_is_not_waited_for() {

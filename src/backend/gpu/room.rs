@@ -140,13 +140,21 @@ pub struct Sight {
 impl Sight {
     /// Looks for the GPU that [`Gpu::open`] would open. This takes no more than asking drivers what there is.
     pub async fn find(options: &GpuOptions) -> Result<Sight> {
-        let adapter = choose(&adapters().await, options)?;
+        Ok(Self::of(&choose(&adapters().await, options)?.swap_remove(0), options))
+    }
+
+    /// Looks for the GPUs that [`Gpu::open_all`] would open.
+    pub async fn find_all(options: &GpuOptions) -> Result<Vec<Sight>> {
+        Ok(choose(&adapters().await, options)?.iter().map(|adapter| Self::of(adapter, options)).collect())
+    }
+
+    fn of(adapter: &wgpu::Adapter, options: &GpuOptions) -> Sight {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let bytes = limits.max_buffer_size;
         let unknown = Room { total_bytes: bytes, free_bytes: bytes, source: RoomSource::Unknown };
         let binding_bytes = options.binding_bytes.unwrap_or(u64::MAX).min(binding_limit(&limits));
         let traits = Traits { binding_bytes, integers: Tiers::multiplies_bytes(&info) };
-        Ok(Sight { name: info.name, traits, room: told_room(&adapter, 0).unwrap_or(unknown) })
+        Sight { name: info.name, traits, room: told_room(adapter, 0).unwrap_or(unknown) }
     }
 }
 
