@@ -6,7 +6,8 @@ mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
-use gguf_bytes::{Folder, Raw};
+use gguf_bytes::Folder;
+use gguf_bytes::hollow::Hollow;
 use gpu::open;
 use kiln::backend::gpu::GpuOptions;
 use kiln::gguf::{Gguf, TensorType};
@@ -56,75 +57,21 @@ fn planned_bytes_are_those_that_a_device_then_holds() {
     }
 }
 
-/// A model of 70B parameters in 16 bits, in so many files, of which only the headers are there.
-fn write_giant(folder: &Folder, shards: usize) -> (std::path::PathBuf, u64) {
-    let (layers, width, keys, inner, vocabulary) = (80_u64, 8192_u64, 1024_u64, 28_672_u64, 128_256_u64);
-    let of_layer = |layer: u64| -> Vec<(String, Vec<u64>)> {
-        [
-            ("attn_norm", vec![width]),
-            ("attn_q", vec![width, width]),
-            ("attn_k", vec![width, keys]),
-            ("attn_v", vec![width, keys]),
-            ("attn_output", vec![width, width]),
-            ("ffn_norm", vec![width]),
-            ("ffn_gate", vec![width, inner]),
-            ("ffn_up", vec![width, inner]),
-            ("ffn_down", vec![inner, width]),
-        ]
-        .map(|(name, shape)| (format!("blk.{layer}.{name}.weight"), shape))
-        .into()
-    };
-    let mut paths = vec![];
-    let mut all = 0;
-    for shard in 0..shards {
-        let own = (0..layers).filter(|layer| *layer as usize % shards == shard);
-        let mut tensors: Vec<_> = own.flat_map(of_layer).collect();
-        if shard == 0 {
-            tensors.push(("token_embd.weight".into(), vec![width, vocabulary]));
-            tensors.push(("output.weight".into(), vec![width, vocabulary]));
-            tensors.push(("output_norm.weight".into(), vec![width]));
-        }
-        let facts: &[(&str, u64)] = &[
-            ("vocab_size", vocabulary),
-            ("context_length", 131_072),
-            ("embedding_length", width),
-            ("block_count", layers),
-            ("attention.head_count", 64),
-            ("attention.head_count_kv", 8),
-            ("feed_forward_length", inner),
-        ];
-        let keys = if shard == 0 { 6 + facts.len() as u64 } else { 2 };
-        let mut raw =
-            Raw::v3(tensors.len() as u64, keys).key_u16("split.no", shard as u16).key_u16("split.count", shards as u16);
-        if shard == 0 {
-            raw = raw.key("split.tensors.count", gguf_bytes::kind::I32).u32(layers as u32 * 9 + 3);
-            raw = raw.key_string("general.architecture", "llama").key_string("tokenizer.ggml.model", "none");
-            raw = raw.key("llama.attention.layer_norm_rms_epsilon", gguf_bytes::kind::F32).u32(1e-5_f32.to_bits());
-            for (name, value) in facts {
-                raw = raw.key(&format!("llama.{name}"), gguf_bytes::kind::U32).u32(*value as u32);
-            }
-        }
-        let mut offset = 0;
-        for (name, shape) in &tensors {
-            let is_vector = shape.len() == 1;
-            raw = raw.tensor(name, shape, if is_vector { 0 } else { 1 }, offset);
-            let bytes = shape.iter().product::<u64>() * if is_vector { 4 } else { 2 };
-            offset += bytes.next_multiple_of(32);
-        }
-        let raw = raw.pad(32);
-        let path = folder.write(&format!("giant-{:05}-of-{shards:05}.gguf", shard + 1), &raw.bytes);
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(raw.bytes.len() as u64 + offset).unwrap();
-        all += offset;
-        paths.push(path);
-    }
-    (paths.swap_remove(0), all)
-}
-
 #[test]
 fn giants_are_planned_from_their_headers() {
     let folder = Folder::new("giant");
-    let (path, bytes) = write_giant(&folder, 8);
+    // 70B parameters in 16 bits.
+    let giant = Hollow {
+        layers: 80,
+        width: 8192,
+        heads: 64,
+        kv_heads: 8,
+        inner: 28_672,
+        vocabulary: 128_256,
+        context: 131_072,
+        format: TensorType::F16,
+    };
+    let (path, bytes) = giant.write(&folder, 8);
     assert!(bytes > 100_000_000_000);
     for (options, parts) in [
         (LoadOptions::new().device(Device::Cpu), 1),

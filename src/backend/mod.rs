@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod cpu;
 pub mod gpu;
+pub mod needs;
 mod weights;

@@ -188,6 +188,12 @@ impl Gguf {
         })
     }
 
+    /// Lets the system have back the memory that mapped tensors took when they were read. It costs nothing but time when
+    /// they are asked for again: to be called when most of them have been taken elsewhere.
+    pub fn release(&self) {
+        self.shards.iter().for_each(Shard::release);
+    }
+
     /// The version of the format: 1, 2 or 3.
     pub fn version(&self) -> u32 {
         self.version

@@ -105,6 +105,17 @@ impl Shard {
         self.data_offset
     }
 
+    /// Lets the system have the memory of a map back, until its bytes are asked for again.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: this drops nothing but copies of the file's pages, for nobody writes to the map; whoever holds a part of
+            // it finds the same bytes there, read anew.
+            let released = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            released.unwrap_or_else(|error| log::debug!("the pages of a map stay in memory: {error}"));
+        }
+    }
+
     /// Part of the data: borrowed where it is in memory, else read.
     pub(super) fn data(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
         let absolute = |offset: u64| offset.checked_add(self.data_offset).filter(|&offset| offset <= self.file_bytes);

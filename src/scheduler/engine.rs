@@ -3,7 +3,7 @@
 use super::PIECE_TOKENS;
 use super::fit::Fit;
 use super::pipeline::pipeline;
-use super::placement::{Placement, Site};
+use super::placement::{Placement, Site, matrix_options};
 use super::plan::Plan;
 use crate::backend::batch::{Batch, Positions};
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
@@ -81,6 +81,8 @@ impl Engine {
             let made = making.parts(&placement);
             match made {
                 Ok(parts) => {
+                    // What was packed or uploaded is not read again.
+                    file.release();
                     let plan = placement.plan(fit.known(options), options, fit.reasons.clone())?;
                     return Ok(making.engine(parts, &placement, plan));
                 }
@@ -311,8 +313,7 @@ impl Making<'_> {
 
     fn cpu(&self, own: Vec<Segment>) -> Result<Part> {
         let mut how = ExecutorOptions::default();
-        how.matrices.pack = self.options.pack;
-        how.matrices.exact = self.options.exact;
+        how.matrices = matrix_options(self.options);
         how.threads = self.options.threads.unwrap_or(how.threads);
         let layers = self.program.cached_layers(&own);
         let memory = PageMemory::of_layers(self.cache, &layers, self.options.cache_format)?;

@@ -4,10 +4,13 @@
 //! thumb: its needs are added up by the same plan that would load it.
 
 use super::plan::{Plan, PlanPart};
-use crate::backend::gpu::{Needs, Traits};
-use crate::cache::{Cache, CacheFormat, PAGE_POSITIONS};
+use crate::backend::cpu;
+use crate::backend::cpu::matrix::MatrixOptions;
+use crate::backend::gpu::Traits;
+use crate::backend::needs::Needs;
+use crate::cache::{Cache, CacheFormat};
 use crate::options::{LoadOptions, Offload, OnCpu, TensorClass};
-use crate::program::{Op, Program, Rows, Step};
+use crate::program::{Op, Program, Step};
 use crate::{Error, Result};
 use std::iter;
 use std::ops::Range;
@@ -132,35 +135,7 @@ impl Placement {
         let Sites { program, cache, format, .. } = sites;
         let mut segments = program.segments(&self.devices(program));
         segments.retain(|segment| segment.device == 0);
-        let tokens = u64::from(cache.limits().chunk_tokens);
-        let mut weights = std::collections::HashMap::new();
-        let steps = segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]);
-        for op in steps.map(|step| &step.op) {
-            let ids = match op {
-                Op::Embed { table, .. } => vec![*table],
-                Op::Linear { products, .. } => products.iter().map(|product| product.weight).collect(),
-                _ => vec![],
-            };
-            let is_packed = options.pack && matches!(op, Op::Linear { .. });
-            for id in ids {
-                let weight = &program.weights[id.0];
-                let kind = weight.tensor_type;
-                let row_bytes = (weight.columns as u64).div_ceil(kind.block_elements()) * kind.block_bytes();
-                *weights.entry((id, is_packed)).or_insert(0) = row_bytes * weight.rows as u64;
-            }
-        }
-        let own = program.cached_layers(&segments);
-        let layers = cache.groups().iter().zip(cache.stats()).flat_map(|(group, stats)| {
-            let pages = u64::from(stats.capacity_pages) * u64::from(PAGE_POSITIONS);
-            group.layers.iter().map(move |layer| (layer, pages))
-        });
-        let kept = layers.filter(|(layer, _)| own.contains(&layer.layer));
-        let slots = program.slots.iter().filter(|slot| slot.rows == Rows::Tokens).map(|slot| slot.width as u64);
-        Ok(Needs {
-            weight_bytes: weights.into_values().sum(),
-            cache_bytes: kept.map(|(layer, positions)| layer.position_bytes(format) * positions).sum(),
-            scratch_bytes: slots.sum::<u64>() * tokens * 4,
-        })
+        cpu::needs::needs(program, &segments, cache, format, matrix_options(options))
     }
 
     /// What runs on a device, in words.
@@ -290,4 +265,9 @@ fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Ran
         Some(first..such.next_back().unwrap_or(first) + 1)
     });
     runs.collect()
+}
+
+/// How the CPU keeps and multiplies matrices.
+pub fn matrix_options(options: &LoadOptions) -> MatrixOptions {
+    MatrixOptions { pack: options.pack, exact: options.exact, ..MatrixOptions::default() }
 }

@@ -24,8 +24,8 @@ pub struct PlanPart {
     pub device: String,
     /// What runs there.
     pub what: String,
-    /// Bytes of weights as they lie there: on the CPU about those of the file, which are packed unless
-    /// [`LoadOptions::pack`](crate::LoadOptions::pack) is off.
+    /// Bytes of weights as they lie there. On the CPU those that are not packed lie in the file, and are in memory once they
+    /// were read: all but the rows of an embedding that no token has asked for.
     pub weight_bytes: u64,
     /// Bytes of keys and values at full context.
     pub cache_bytes: u64,

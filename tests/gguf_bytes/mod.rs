@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test file uses a part of this
 
+pub mod hollow;
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -92,6 +92,21 @@ impl Matrix {
         Ok(matrix)
     }
 
+    /// The bytes of memory that a matrix would take: packed, or in the file.
+    pub fn bytes_for(kind: TensorType, rows: usize, columns: usize, options: MatrixOptions) -> Result<u64> {
+        let kernel = kernel_of(kind).filter(|_| options.pack && !options.exact);
+        let bytes = match kernel.map(|kernel| panel_bytes(kernel, columns)) {
+            Some((quants, scales)) => rows.div_ceil(LANES) * (quants + scales),
+            None => rows * Format::of(kind)?.bytes_for(columns)?,
+        };
+        Ok(bytes as u64)
+    }
+
+    /// The forms of activations that such a matrix would be multiplied by.
+    pub fn forms_for(kind: TensorType, options: MatrixOptions) -> Forms {
+        forms_of(kernel_of(kind).filter(|_| !options.exact))
+    }
+
     /// The type of the weights.
     pub fn kind(&self) -> TensorType {
         self.kind
@@ -122,7 +137,7 @@ impl Matrix {
 
     /// The form of activations that the matrix is multiplied by.
     pub fn forms(&self) -> Forms {
-        self.kernel.map_or(Forms { exact: true, ..Forms::default() }, |kernel| kernel.forms())
+        forms_of(self.kernel)
     }
 
     pub(super) fn level(&self) -> Level {
@@ -152,15 +167,8 @@ impl Matrix {
         }
     }
 
-    /// Bytes of a panel in each plane.
-    fn panel_bytes(&self, kernel: &dyn Kernel) -> (usize, usize) {
-        let (quants, scales) = kernel.unit_bytes();
-        let units = self.columns / kernel.unit_columns();
-        (units * quants, units * scales)
-    }
-
     fn pack(&self, kernel: &dyn Kernel, pool: &Pool) -> Result<Packed> {
-        let (quant_bytes, scale_bytes) = self.panel_bytes(kernel);
+        let (quant_bytes, scale_bytes) = panel_bytes(kernel, self.columns);
         let quants = HugePages::new(self.panels() * quant_bytes)?;
         let mut packed = Packed { quants, scales: HugePages::new(self.panels() * scale_bytes)? };
         let quants = packed.quants.bytes_mut().chunks_mut(quant_bytes.max(1));
@@ -182,7 +190,7 @@ impl Matrix {
 
     /// Calls `work` with panels `start..end`, packed for the occasion if they are not.
     pub(super) fn with_panels(&self, kernel: &dyn Kernel, start: usize, end: usize, work: impl FnOnce(Panels<'_>)) {
-        let (quant_bytes, scale_bytes) = self.panel_bytes(kernel);
+        let (quant_bytes, scale_bytes) = panel_bytes(kernel, self.columns);
         let count = end - start;
         match &self.storage {
             Storage::Packed(packed) => {
@@ -200,6 +208,17 @@ impl Matrix {
             }
         }
     }
+}
+
+/// Bytes of a panel of a matrix in each plane.
+fn panel_bytes(kernel: &dyn Kernel, columns: usize) -> (usize, usize) {
+    let (quants, scales) = kernel.unit_bytes();
+    let units = columns / kernel.unit_columns();
+    (units * quants, units * scales)
+}
+
+fn forms_of(kernel: Option<&'static dyn Kernel>) -> Forms {
+    kernel.map_or(Forms { exact: true, ..Forms::default() }, |kernel| kernel.forms())
 }
 
 impl fmt::Debug for Matrix {

@@ -14,6 +14,7 @@ mod huge;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
+pub mod needs;
 pub mod ops;
 pub mod pool;
 pub mod reference;

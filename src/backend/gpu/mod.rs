@@ -59,7 +59,7 @@ pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
 #[doc(hidden)]
 pub use ledger::Fault;
-pub use needs::{Needs, Traits};
+pub use needs::Traits;
 pub use report::{Report, TierState};
 pub use room::{Room, RoomSource, Sight};
 pub use rows::Draw;

@@ -13,6 +13,7 @@ use super::slots::{ROWS_AT_ONCE, most_rows};
 use super::store::{Key, stack_key, table_key};
 use super::tiers::Tier;
 use crate::Result;
+use crate::backend::needs::Needs;
 use crate::cache::{Cache, CacheFormat};
 use crate::program::{Op, Program, Rows, Segment, Weight};
 use std::collections::{HashMap, HashSet};
@@ -24,24 +25,6 @@ pub struct Traits {
     pub binding_bytes: u64,
     /// Whether products take activations rounded to eight bits.
     pub integers: bool,
-}
-
-/// Bytes on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs {
-    /// Weights, as they are packed there.
-    pub weight_bytes: u64,
-    /// Keys and values of all pages.
-    pub cache_bytes: u64,
-    /// Activations, and what is kept between kernels.
-    pub scratch_bytes: u64,
-}
-
-impl Needs {
-    /// All together.
-    pub fn bytes(&self) -> u64 {
-        self.weight_bytes.saturating_add(self.cache_bytes).saturating_add(self.scratch_bytes)
-    }
 }
 
 impl Traits {
