@@ -61,6 +61,8 @@ pub struct KeyValues {
     pub key_size: usize,
     /// Numbers in a value.
     pub value_size: usize,
+    /// A value is the beginning of its key, and is not kept again.
+    pub values_in_keys: bool,
     /// How many positions, its own among them, a token sees; all before it if there is no window.
     pub window: Option<usize>,
 }
@@ -102,6 +104,8 @@ pub enum Activation {
     Silu,
     /// The tanh form of x · Φ(x).
     Gelu,
+    /// x · sigmoid(1.702 x), with x at most 7; what it is multiplied with is squeezed between -7 and 7, and 1 added.
+    ClampedSilu,
 }
 
 /// From the logits of a router to how much each expert counts.
@@ -148,6 +152,26 @@ pub struct Product {
     pub bias: Option<WeightId>,
     /// Where the result goes; its width says how many rows count.
     pub out: SlotId,
+}
+
+/// Runs of numbers that an [`Op::Copy`] takes from a row of one slot to the same row of another: run `i` is `size`
+/// numbers from `from_start + i * from_stride` on, and goes to `to_start + i * to_stride`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runs {
+    /// Where they are.
+    pub from: SlotId,
+    /// Where in its row the first run begins.
+    pub from_start: usize,
+    /// From the beginning of one run there to that of the next; 0 takes the same run each time.
+    pub from_stride: usize,
+    /// Where in the row of the result the first run goes.
+    pub to_start: usize,
+    /// From the beginning of one run there to that of the next.
+    pub to_stride: usize,
+    /// Numbers in a run.
+    pub size: usize,
+    /// How many runs.
+    pub count: usize,
 }
 
 /// Which pairs of numbers a rotation turns.
@@ -274,7 +298,7 @@ pub enum Op {
         /// All heads' keys.
         keys: SlotId,
         /// All heads' values.
-        values: SlotId,
+        values: Option<SlotId>, // none where values are in the keys
         /// Where.
         to: KeyValuesId,
     },
@@ -321,6 +345,8 @@ pub enum Op {
         input: SlotId,
         /// Who is chosen; if nobody chooses, the first input goes by the first matrix, the second by the second.
         routes: Option<SlotId>,
+        /// How many experts there are.
+        experts: usize,
         /// The matrices: a weight holds those of all experts one above the other, and a bias likewise. `first_row` counts
         /// within each expert's.
         products: Vec<Product>,
@@ -332,6 +358,13 @@ pub enum Op {
         /// Whose they are, and what they count.
         routes: SlotId,
         /// The sum.
+        out: SlotId,
+    },
+    /// Puts rows together from pieces of others: parts of heads, or heads of parts.
+    Copy {
+        /// The pieces, which together make up the whole row of the result, each number of it once.
+        parts: Vec<Runs>,
+        /// The result, which is none of those that it is made of.
         out: SlotId,
     },
     /// Adds one slot to another.
@@ -364,12 +397,13 @@ impl Op {
             Op::Embed { .. } => vec![],
             Op::Select { input, .. } | Op::Norm { input, .. } | Op::Linear { input, .. } => vec![*input],
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
-            Op::Store { keys, values, .. } => vec![*keys, *values],
+            Op::Store { keys, values, .. } => [*keys].into_iter().chain(*values).collect(),
             Op::Attend { queries, .. } => vec![*queries],
             Op::Gate { gate, up, .. } => vec![*gate, *up],
             Op::Route { logits, .. } => vec![*logits],
             Op::Experts { input, routes, .. } => [*input].into_iter().chain(*routes).collect(),
             Op::Mix { parts, routes, .. } => vec![*parts, *routes],
+            Op::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
             Op::Add { from, to } => vec![*from, *to],
         }
     }
@@ -385,6 +419,7 @@ impl Op {
             Op::Store { .. } => vec![],
             Op::Attend { out, .. } | Op::Gate { out, .. } => vec![*out],
             Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
+            Op::Copy { out, .. } => vec![*out],
             Op::Add { to, .. } => vec![*to],
         }
     }
@@ -506,6 +541,13 @@ impl Program {
         kept.map(|kept| kept.layer as u32).collect()
     }
 
+    /// How many matrices lie one above the other in the weights of a step, and how many of them a token is multiplied with.
+    pub fn members(&self, op: &Op) -> (usize, usize) {
+        let Op::Experts { experts, routes, .. } = op else { return (1, 1) };
+        let used = routes.and_then(|routes| self.slots.get(routes.0)).map(|slot| slot.width / 2);
+        (*experts, used.unwrap_or(*experts).max(1))
+    }
+
     /// Whether nobody reads a slot from step `at` on before it is written anew.
     pub fn is_dead(&self, at: usize, slot: SlotId) -> bool {
         for Step { op, .. } in self.steps.iter().skip(at) {
@@ -520,7 +562,7 @@ impl Program {
     }
 
     /// The bytes of weights that a single token reads: its row of the embedding table, and each matrix that it is
-    /// multiplied with, that of the logits among them.
+    /// multiplied with, that of the logits among them. Of experts only those that are used count.
     pub fn token_weight_bytes(&self) -> u64 {
         let row_bytes = |id: WeightId| {
             let weight = self.weights.get(id.0)?;
@@ -535,7 +577,8 @@ impl Program {
         };
         let op_bytes = |step: &Step| match &step.op {
             Op::Embed { table, .. } => row_bytes(*table).unwrap_or(0),
-            Op::Linear { products, .. } => products.iter().map(product_bytes).sum(),
+            // The result of experts is as wide as those that are used have rows.
+            Op::Linear { products, .. } | Op::Experts { products, .. } => products.iter().map(product_bytes).sum(),
             _ => 0,
         };
         self.steps.iter().map(op_bytes).sum()
@@ -587,7 +630,9 @@ impl Program {
                 write!(f, "rotate    {} ({style}, {dimensions} dimensions, base {base})", slot(turned))
             }
             Op::Store { keys, values, to } => {
-                write!(f, "store     {}, {} in cache {}", slot(keys), slot(values), to.0)
+                write!(f, "store     {}", slot(keys))?;
+                values.iter().try_for_each(|values| write!(f, ", {}", slot(values)))?;
+                write!(f, " in cache {}", to.0)
             }
             Op::Attend { queries, over, heads, scale, softcap, sinks, out } => {
                 write!(f, "attend    {} = {} over cache {} ({heads} heads, ", slot(out), slot(queries), over.0)?;
@@ -603,9 +648,10 @@ impl Program {
                 write!(f, "gate      {} = {activation}({}) * {}", slot(out), slot(gate), slot(up))
             }
             Op::Route { logits, routing, out } => {
-                let Routing { gating, groups, used_groups, used, .. } = routing;
+                let Routing { gating, groups, used_groups, used, bias, .. } = routing;
                 let gating = format!("{gating:?}").to_lowercase();
                 write!(f, "route     {} = {used} best of {gating}({})", slot(out), slot(logits))?;
+                bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))?;
                 if *groups > 1 {
                     write!(f, ", from {used_groups} of {groups} groups")?;
                 }
@@ -613,6 +659,13 @@ impl Program {
             }
             Op::Mix { parts, routes, out } => {
                 write!(f, "mix       {} = {} by {}", slot(out), slot(parts), slot(routes))
+            }
+            Op::Copy { parts, out } => {
+                write!(f, "copy      {} = ", slot(out))?;
+                parts.iter().enumerate().try_for_each(|(i, Runs { from, from_start, size, count, .. })| {
+                    let comma = if i > 0 { ", " } else { "" };
+                    write!(f, "{comma}{count} of {}[{from_start}..{}]", slot(from), from_start + size)
+                })
             }
             Op::Add { from, to } => write!(f, "add       {} += {}", slot(to), slot(from)),
             Op::Scale { slot: scaled, factor } => write!(f, "scale     {} *= {factor}", slot(scaled)),

@@ -197,7 +197,7 @@ impl Setting {
             };
             let (keys, values) = (rows(&keys), rows(&values));
             let key_rows = keys.iter().map(Vec::as_slice);
-            ops::attend(query, key_rows, values.iter().map(Vec::as_slice), SCALE, softcap, &mut sum);
+            ops::attend(query, key_rows, values.iter().map(Vec::as_slice), SCALE, softcap, None, &mut sum);
             if case.attention.sinks {
                 let score = |key: &Vec<f32>| {
                     let score = ops::dot(query, key) * SCALE;

@@ -194,12 +194,22 @@ fn all_models_of_these_families() {
 }
 
 #[test]
+fn models_with_experts() {
+    let Some(folder) = large_set("models") else { return };
+    for name in ["mixtral", "qwen3moe", "gpt-oss"] {
+        let golden = Golden::open(&folder, name);
+        check(&golden);
+        check_executor(&golden);
+    }
+}
+
+#[test]
 fn quantized_models_decoded_exactly() {
     let Some(folder) = large_set("quantized") else { return };
     let mut checked = 0;
     for entry in fs::read_dir(&folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let Some(name) = name.strip_suffix(".gguf").filter(|name| name.starts_with("llama.")) else { continue };
+        let Some(name) = name.strip_suffix(".gguf") else { continue };
         let golden = Golden::open(&folder, name);
         let all = golden.tokens.len();
         golden.assert_near(&golden.run(all, CacheFormat::F32), "exact", 2e-4, 1e-10);
@@ -207,15 +217,20 @@ fn quantized_models_decoded_exactly() {
         golden.assert_near(&golden.run_fast(&exact, all, CacheFormat::F32), "exact, fast", 2e-4, 1e-10);
         // Activations of eight bits: no worse than one and a half times the reference's own error.
         let nmse = golden.facts["llama_cpp_own_run"]["nmse"].as_f64().unwrap();
-        for (pack, chunk, what) in [(true, all, "packed"), (false, all, "not packed"), (true, 1, "packed, one by one")]
-        {
+        let runs = [
+            (true, all, "packed"),
+            (false, all, "not packed"),
+            (true, 1, "packed, one by one"),
+            (true, 3, "packed, by threes"),
+        ];
+        for (pack, chunk, what) in runs {
             let executor = golden.executor(2, MatrixOptions { pack, ..MatrixOptions::default() });
             let logits = golden.run_fast(&executor, chunk, CacheFormat::F32);
             golden.assert_near(&logits, what, f64::INFINITY, 1.5 * nmse);
         }
         checked += 1;
     }
-    assert!(checked >= 25, "only {checked} files");
+    assert!(checked >= 40, "only {checked} files");
 }
 
 #[test]

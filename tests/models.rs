@@ -13,6 +13,7 @@ use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
 use kiln::gguf::TensorType;
 use kiln::model::{self, ProgramOptions};
+use kiln::program::Op;
 use std::collections::BTreeSet;
 use std::fs;
 use tiny::variants::{self, CONTEXT, Variant};
@@ -21,11 +22,13 @@ use tiny::{Sizes, Tiny, random};
 /// More than the windows, and no multiple of a chunk.
 const TOKENS: usize = 29;
 /// How many random mixtures of options are tried.
-const MIXED: usize = 12;
+const MIXED: usize = 24;
 /// Measured: 7e-5 for the deepest, 4e-6 for all others.
 const F16_CACHE_NMSE: f64 = 1e-4;
-/// Measured: 1.2e-3.
-const Q8_0_CACHE_NMSE: f64 = 5e-3;
+/// Measured: 6.7e-3.
+const Q8_0_CACHE_NMSE: f64 = 2e-2;
+/// Measured: 1e-2.
+const ROUTED_ELSEWHERE_NMSE: f64 = 5e-2;
 /// And how many of them are dumped.
 const MIXED_DUMPED: usize = 400;
 
@@ -180,11 +183,14 @@ fn smaller_caches_are_close() {
         let expected = whole(&model, &tokens);
         let error = |format| nmse(&run(&model, &tokens, TOKENS, format), &expected);
         let half = error(CacheFormat::F16);
-        assert!(half > 0.0 && half < F16_CACHE_NMSE, "{}: F16 {half:e}", variant.name);
+        // A little makes a router choose another expert.
+        let has_router = model.program().steps.iter().any(|step| matches!(step.op, Op::Route { .. }));
+        let most = if has_router { ROUTED_ELSEWHERE_NMSE } else { 0.0 };
+        assert!(half > 0.0 && half < F16_CACHE_NMSE.max(most), "{}: F16 {half:e}", variant.name);
         let caches = &model.program().key_values;
         if caches.iter().all(|cache| cache.key_size % 32 == 0 && cache.value_size % 32 == 0) {
             let bytes = error(CacheFormat::Q8_0);
-            assert!(bytes > half && bytes < Q8_0_CACHE_NMSE, "{}: Q8_0 {bytes:e}", variant.name);
+            assert!(bytes > half && bytes < Q8_0_CACHE_NMSE.max(most), "{}: Q8_0 {bytes:e}", variant.name);
         }
     }
 }
@@ -243,9 +249,17 @@ fn different_words_for_one_thing_give_the_same_logits() {
         ("phi3-ignored-window", "phi3-plain"),
         ("phi3-split", "phi3-plain"),
         ("olmo2-fused", "olmo2-plain"),
+        ("qwen2moe-own-sizes", "qwen2moe-plain"),
+        ("qwen3moe-own-sizes", "qwen3moe-plain"),
     ] {
         assert!(logits(name) == logits(same), "{name} is not {same}");
     }
+}
+
+#[test]
+fn a_softmax_of_those_chosen_is_one_of_all_without_the_others() {
+    let change = nmse(&logits("llama-experts-softmax-of-chosen"), &logits("llama-experts"));
+    assert!(change < 1e-11, "{change:e}");
 }
 
 #[test]
@@ -277,6 +291,19 @@ fn options_change_the_logits() {
         ("glm4-sections", "glm4-plain"),
         ("olmo2-windows", "olmo2-windows-yarn"),
         ("olmo2-windows-yarn", "olmo2-windows-array"),
+        ("llama-experts-all-used", "llama-experts"),
+        ("llama-experts-one", "llama-experts"),
+        ("llama-experts-biases", "llama-experts"),
+        ("llama-experts-scale", "llama-experts"),
+        ("llama-experts-sigmoid", "llama-experts"),
+        ("llama-experts-root-softplus", "llama-experts"),
+        ("llama-experts-bias-of-choice", "llama-experts"),
+        ("llama-experts-groups", "llama-experts"),
+        ("llama-experts-merged", "llama-experts"), // other numbers: they depend on the name
+        ("gpt-oss-yarn", "gpt-oss-plain"),
+        ("gpt-oss-window-base", "gpt-oss-plain"),
+        ("gpt-oss-pattern-array", "gpt-oss-plain"),
+        ("gpt-oss-no-window", "gpt-oss-plain"),
     ] {
         let change = nmse(&logits(name), &logits(plain));
         assert!(change > 1e-3, "{name} differs from {plain} by {change:e}");
@@ -304,7 +331,8 @@ fn unknown_architectures_are_named_beside_the_known() {
 #[test]
 fn what_cannot_be_run_yet_is_said() {
     let tiny = || Tiny::new("llama");
-    assert_fails(tiny().set("expert_count", 8u32), &["llama.expert_count", "8", "mixtures of experts"]);
+    let gemma = Tiny::new("gemma").set("expert_count", 8u32);
+    assert_fails(gemma, &["gemma.expert_count", "8", "no experts"]);
     assert_fails(tiny().big_endian(), &["big-endian", "little-endian weights"]);
 }
 
@@ -315,8 +343,10 @@ fn every_tensor_is_called_for_and_measured() {
         let file = tiny.file();
         for tensor in file.tensors().iter().filter(|tensor| !tensor.name().ends_with(".bias")) {
             let name = tensor.name();
-            // Without its own, the output is the embedding table; without the fused one, the first of three is missed.
-            if name != "output.weight" {
+            // Without its own, the output is the embedding table; without the fused one, the first of three is missed;
+            // shared experts without a router count whole.
+            let is_optional = ["output.weight", "ffn_gate_inp_shexp.weight"].iter().any(|part| name.ends_with(part));
+            if !is_optional {
                 assert_fails(tiny.clone().remove(name), &[&name.replace("attn_qkv", "attn_q"), "nothing"]);
             }
             let mut shape: Vec<usize> = tensor.shape().iter().map(|&size| size as usize).collect();

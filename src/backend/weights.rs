@@ -3,9 +3,10 @@
 use crate::Result;
 use crate::error::Error;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::program::{Program, WeightId};
+use crate::program::{Op, Product, Program, SlotId, WeightId};
 use crate::quant::Format;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub(super) struct Weights {
     pub program: Program,
     /// The weights' tensors, as indices into the file's.
     tensors: Vec<usize>,
-    /// Vectors: norms, biases, rotation factors; empty for matrices.
+    /// Vectors: norms, biases, rotation factors, all experts' biases one after the other; empty for matrices.
     vectors: Vec<Vec<f32>>,
     /// The angles of each rope.
     pub angles: Vec<Vec<f32>>,
@@ -34,16 +35,32 @@ impl Weights {
         };
         let tensors = program.weights.iter().map(|weight| tensor(&weight.name)).collect::<Result<_>>()?;
         let mut weights = Weights { file, program, tensors, vectors: vec![], angles: vec![] };
+        let steps = weights.program.steps.iter();
+        let biases = steps.filter_map(|step| match &step.op {
+            Op::Experts { products, .. } => Some(products.iter().filter_map(|product| product.bias)),
+            _ => None,
+        });
+        let biases: HashSet<WeightId> = biases.flatten().collect();
         for (id, weight) in weights.program.weights.iter().enumerate() {
-            let mut vector = vec![0.0; if weight.rows == 1 { weight.columns } else { 0 }];
-            if !vector.is_empty() {
-                weights.decode_row(WeightId(id), 0, &mut vector)?;
+            let is_vector = weight.rows == 1 || biases.contains(&WeightId(id));
+            let mut vector = vec![0.0; if is_vector { weight.columns * weight.rows } else { 0 }];
+            for (row, values) in vector.chunks_mut(weight.columns.max(1)).enumerate() {
+                weights.decode_row(WeightId(id), row, values)?;
             }
             weights.vectors.push(vector);
         }
         let factors = |id: WeightId| weights.vector(id);
         weights.angles = weights.program.ropes.iter().map(|rope| rope.angles(rope.factors.map(factors))).collect();
         Ok(weights)
+    }
+
+    /// What a product of [`Op::Experts`] multiplies with, of so many experts.
+    pub fn experts(&self, count: usize, routes: Option<SlotId>, product: &Product) -> Experts {
+        let width = |slot: SlotId| self.program.slots[slot.0].width;
+        let (weight, out) = (&self.program.weights[product.weight.0], width(product.out));
+        let used = routes.map_or(count, |routes| width(routes) / 2);
+        let stride = weight.rows / count.max(1);
+        Experts { count, used, columns: weight.columns, stride, first_row: product.first_row, rows: out / used.max(1) }
     }
 
     pub fn vector(&self, id: WeightId) -> &[f32] {
@@ -77,6 +94,37 @@ impl Weights {
 
     fn tensor(&self, id: WeightId) -> &TensorInfo {
         &self.file.tensors()[self.tensors[id.0]]
+    }
+}
+
+/// The matrices of all experts, one above the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Experts {
+    /// How many there are.
+    pub count: usize,
+    /// How many of them are used for a token.
+    pub used: usize,
+    pub columns: usize,
+    /// From one expert's first row to the next one's.
+    pub stride: usize,
+    /// The first of each expert's rows that counts.
+    pub first_row: usize,
+    /// How many do.
+    pub rows: usize,
+}
+
+impl Experts {
+    /// Where a row of an expert is.
+    pub fn row(&self, expert: usize, row: usize) -> usize {
+        expert * self.stride + self.first_row + row
+    }
+
+    /// The expert that each input of some tokens goes to: `used` a token, one behind the other. None where a router's
+    /// slot holds no expert's number.
+    pub fn chosen(&self, routes: Option<&[f32]>, inputs: usize) -> Vec<Option<usize>> {
+        let Some(routes) = routes else { return (0..inputs).map(|input| Some(input % self.used)).collect() };
+        let numbers = routes.chunks(2 * self.used).flat_map(|routes| &routes[..self.used]);
+        numbers.map(|&number| (number >= 0.0 && number < self.count as f32).then_some(number as usize)).collect()
     }
 }
 

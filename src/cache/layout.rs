@@ -75,7 +75,7 @@ impl CacheGroup {
                 layer: kept.layer as u32,
                 kv_heads: kept.heads as u32,
                 key_size: kept.key_size as u32,
-                value_size: kept.value_size as u32,
+                value_size: if kept.values_in_keys { 0 } else { kept.value_size as u32 },
             };
             (kept.window.map(|window| window as u32), layer)
         }))

@@ -1,5 +1,7 @@
 //! The steps of a decoder-only transformer, with a flag for everything in which families differ.
 
+mod experts;
+
 use super::ProgramOptions;
 use super::hyper::{Hyper, Scaling, ScalingKind};
 use super::tensors::Tensors;
@@ -8,6 +10,7 @@ use crate::program::{
     Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Rope, RopeId, RopeStyle, Rows, Slot, SlotId,
     Step, WeightId, Yarn,
 };
+pub(super) use experts::Experts;
 
 /// In what a family differs from plain llama.
 pub(super) struct Decoder {
@@ -23,6 +26,12 @@ pub(super) struct Decoder {
     pub pre_norms: bool,
     /// Whether there are norms behind them, before they join the residual stream.
     pub post_norms: bool,
+    /// What the norm before feed-forward is called.
+    pub feed_forward_norm: &'static str,
+    /// Mixtures of experts in place of feed-forward.
+    pub experts: Option<Experts>,
+    /// Each head has one more score, of nothing.
+    pub sinks: bool,
     pub activation: Activation,
     /// Gate and up matrices are one tensor, gate first, called `ffn_up`.
     pub fused_gate_up: bool,
@@ -80,6 +89,9 @@ impl Decoder {
             query_key_norm: QueryKeyNorm::None,
             pre_norms: true,
             post_norms: false,
+            feed_forward_norm: "ffn_norm",
+            experts: None,
+            sinks: false,
             activation: Activation::Silu,
             fused_gate_up: false,
             embedding_scale: None,
@@ -219,11 +231,16 @@ impl Writer<'_, '_> {
             heads: kv_heads,
             key_size: hyper.key_size,
             value_size: hyper.value_size,
+            values_in_keys: false,
             window: windowed.map(|window| window.positions),
         });
-        self.push(Op::Store { keys, values, to: over });
+        self.push(Op::Store { keys, values: Some(values), to: over });
         let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
-        self.push(Op::Attend { queries, over, heads, scale, softcap, sinks: None, out: sums });
+        let sinks = match flags.sinks {
+            true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
+            false => None,
+        };
+        self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out: sums });
 
         let mut after = stream;
         if last {
@@ -240,20 +257,30 @@ impl Writer<'_, '_> {
     }
 
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
-        let (flags, width, inner) = (self.flags, self.hyper.width, self.hyper.feed_forward[layer]);
-        let rows = self.program.slots[stream.residual.0].rows;
+        let flags = self.flags;
+        let input = self.pre_norm(layer, flags.feed_forward_norm, stream)?;
+        match flags.experts.as_ref().filter(|experts| experts.on.get(layer) == Some(&true)) {
+            Some(experts) => self.mixture(layer, experts, input, stream)?,
+            None => self.gated_unit(layer, "", self.hyper.feed_forward[layer], input, stream.branch)?,
+        }
+        self.join(layer, "post_ffw_norm", stream)
+    }
+
+    /// Gate and up matrices, what becomes of their results, and the down matrix. `suffix` is behind their names.
+    fn gated_unit(&mut self, layer: usize, suffix: &str, inner: usize, input: SlotId, out: SlotId) -> Result<()> {
+        let (flags, width, rows) = (self.flags, self.hyper.width, self.rows(out));
         let (gate, up) = (self.slot("gate", inner, rows), self.slot("up", inner, rows));
-        let input = self.pre_norm(layer, "ffn_norm", stream)?;
+        let name = |part: &str| format!("ffn_{part}{suffix}");
         let products = if flags.fused_gate_up {
-            self.stacked(layer, "ffn_up", width, &[gate, up])?
+            self.stacked(layer, &name("up"), width, &[gate, up])?
         } else {
-            vec![self.product(layer, "ffn_gate", width, gate)?, self.product(layer, "ffn_up", width, up)?]
+            vec![self.product(layer, &name("gate"), width, gate)?, self.product(layer, &name("up"), width, up)?]
         };
         self.push(Op::Linear { input, products });
         self.push(Op::Gate { activation: flags.activation, gate, up, out: gate });
-        let product = self.product(layer, "ffn_down", inner, stream.branch)?;
+        let product = self.product(layer, &name("down"), inner, out)?;
         self.push(Op::Linear { input: gate, products: vec![product] });
-        self.join(layer, "post_ffw_norm", stream)
+        Ok(())
     }
 
     /// Normalises the residual stream, where the family does, and says which slot to go on with.
@@ -334,6 +361,10 @@ impl Writer<'_, '_> {
             slots.push(slot);
             slots.len() - 1
         }))
+    }
+
+    fn rows(&self, slot: SlotId) -> Rows {
+        self.program.slots[slot.0].rows
     }
 
     fn width(&self, slot: SlotId) -> usize {

@@ -148,7 +148,7 @@ impl<'m> Hyper<'m> {
     }
 
     /// A number for all layers, or an array with one for each.
-    fn per_layer(&self, name: &str, default: Option<&[usize]>) -> Result<Vec<usize>> {
+    pub fn per_layer(&self, name: &str, default: Option<&[usize]>) -> Result<Vec<usize>> {
         let key = self.key(name);
         if self.metadata.get(&key).is_some_and(|value| value.as_array().is_some()) {
             let values = self.metadata.u32s(&key)?.unwrap_or_default();

@@ -11,6 +11,7 @@ mod decoder;
 mod facts;
 mod gemma;
 mod glm4;
+mod gpt_oss;
 mod granite;
 mod hyper;
 mod llama;
@@ -43,7 +44,10 @@ const FAMILIES: &[(&str, Family)] = &[
     ("llama", llama::flags),
     ("mistral", llama::flags),
     ("qwen2", qwen::qwen2),
+    ("qwen2moe", qwen::qwen2moe),
     ("qwen3", qwen::qwen3),
+    ("qwen3moe", qwen::qwen3moe),
+    ("gpt-oss", gpt_oss::flags),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
@@ -82,26 +86,26 @@ fn family(metadata: &Metadata) -> Result<(&str, &Family)> {
 pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
     let metadata = file.metadata();
     let (architecture, family) = family(metadata)?;
-    refuse_what_is_missing(file, architecture)?;
+    refuse_big_endian(file)?;
     let hyper = Hyper::read(metadata, architecture)?;
     let tensors = Tensors::new(file);
     let mut decoder = Decoder::new(&hyper, options);
     family(&hyper, &tensors, &mut decoder)?;
+    if let (Some(experts), None) = (hyper.optional("expert_count")?.filter(|&count| count > 0), &decoder.experts) {
+        let expected = "none: models of this architecture have no experts";
+        return Err(Error::metadata(hyper.key("expert_count"), experts.to_string(), expected));
+    }
     decoder.write(&hyper, tensors)
 }
 
-/// Says plainly what this crate cannot run yet, where a missing tensor or nonsense would come of it.
-fn refuse_what_is_missing(file: &Gguf, architecture: &str) -> Result<()> {
-    let key = format!("{architecture}.expert_count");
-    if let Some(experts) = file.metadata().u32(&key)?.filter(|&count| count > 0) {
-        return Err(Error::metadata(&key, experts.to_string(), "no experts: mixtures of experts cannot be run yet"));
-    }
-    if file.endian() == Endian::Big {
-        return Err(Error::Model {
+/// Says plainly what this crate cannot run yet, where nonsense would come of it.
+fn refuse_big_endian(file: &Gguf) -> Result<()> {
+    match file.endian() {
+        Endian::Little => Ok(()),
+        Endian::Big => Err(Error::Model {
             subject: "file".into(),
             found: "weights in big-endian byte order".into(),
             expected: "little-endian weights (metadata and tokenizers can be read in both orders)".into(),
-        });
+        }),
     }
-    Ok(())
 }

@@ -243,7 +243,8 @@ fn layer_steps(program: &Program) -> (usize, usize) {
 }
 
 /// The steps that a class of tensors is for, from a layer on: in each layer those from the first to the last that
-/// multiplies with one of them.
+/// multiplies with one of them, and what mixes its results. So what experts work on crosses over to them, and what
+/// they come to crosses back as one sum; who chooses them stays where the router's matrix is.
 fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Range<usize>> {
     let steps = || program.steps.iter().enumerate();
     let (first, end) = layer_steps(program);
@@ -254,7 +255,7 @@ fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Ran
         TensorClass::Experts => "_exps",
     };
     let is_such = |op: &Op| match op {
-        Op::Linear { products, .. } => {
+        Op::Linear { products, .. } | Op::Experts { products, .. } => {
             products.iter().any(|product| program.weights[product.weight.0].name.contains(part))
         }
         _ => false,
@@ -262,7 +263,9 @@ fn steps_of(program: &Program, class: TensorClass, from_layer: usize) -> Vec<Ran
     let runs = (from_layer..program.layers).filter_map(|layer| {
         let mut such = steps().filter(|(_, step)| step.layer == Some(layer) && is_such(&step.op)).map(|(at, _)| at);
         let first = such.next()?;
-        Some(first..such.next_back().unwrap_or(first) + 1)
+        let end = such.next_back().unwrap_or(first) + 1;
+        let is_mixed = program.steps.get(end).is_some_and(|step| matches!(step.op, Op::Mix { .. }));
+        Some(first..if is_mixed { end + 1 } else { end })
     });
     runs.collect()
 }

@@ -78,8 +78,8 @@ impl Tiny {
     /// The plain model of a family.
     pub fn new(architecture: &str) -> Self {
         let sizes = match architecture {
-            "qwen3" | "gemma" => Sizes::odd_heads(2),
-            "gemma2" | "smollm3" => Sizes::new(5),
+            "qwen3" | "qwen3moe" | "gemma" => Sizes::odd_heads(2),
+            "gemma2" | "gpt-oss" | "smollm3" => Sizes::new(5),
             "gemma3" => Sizes { width: 64, ..Sizes::new(7) },
             _ => Sizes::new(2),
         };
@@ -109,7 +109,7 @@ impl Tiny {
             .set("attention.key_length", sizes.head_size as u32)
             .set("attention.value_length", sizes.head_size as u32);
         let tiny = match architecture {
-            "gemma2" => tiny.set("attention.sliding_window", 8),
+            "gemma2" | "gpt-oss" => tiny.set("attention.sliding_window", 8),
             "gemma3" => tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32),
             "granite" => tiny
                 .set("embedding_scale", 1.5f32)
@@ -124,7 +124,52 @@ impl Tiny {
         if !architecture.starts_with("gemma") {
             tiny = tiny.add("output.weight", &[width, Sizes::VOCABULARY]);
         }
-        (0..sizes.heads.len()).fold(tiny, Tiny::layer)
+        let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
+        match architecture {
+            "qwen2moe" | "qwen3moe" | "gpt-oss" => tiny.experts(0),
+            _ => tiny,
+        }
+    }
+
+    /// Experts in place of feed-forward, from a layer on.
+    pub fn experts(self, from_layer: usize) -> Self {
+        let (count, used, inner, width) = (8, 3, 32, self.sizes.width);
+        let architecture = self.architecture.clone();
+        let is = |names: &[&str]| names.contains(&architecture.as_str());
+        let mut tiny = self.set("expert_count", count as u32).set("expert_used_count", used);
+        tiny = match is(&["llama"]) {
+            true => tiny.set("feed_forward_length", inner as u32),
+            false => tiny.set("expert_feed_forward_length", inner as u32),
+        };
+        if is(&["qwen2moe"]) {
+            tiny = tiny.set("expert_shared_feed_forward_length", 48);
+        }
+        for layer in from_layer..tiny.layers() {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            for part in ["ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"] {
+                tiny = tiny.remove(&name(part));
+            }
+            let mut parts: Vec<(&str, Vec<usize>)> = vec![
+                ("ffn_gate_inp.weight", vec![width, count]),
+                ("ffn_gate_exps.weight", vec![width, inner, count]),
+                ("ffn_up_exps.weight", vec![width, inner, count]),
+                ("ffn_down_exps.weight", vec![inner, width, count]),
+            ];
+            if is(&["qwen2moe"]) {
+                parts.push(("ffn_gate_inp_shexp.weight", vec![width]));
+                parts.push(("ffn_gate_shexp.weight", vec![width, 48]));
+                parts.push(("ffn_up_shexp.weight", vec![width, 48]));
+                parts.push(("ffn_down_shexp.weight", vec![48, width]));
+            }
+            if is(&["gpt-oss"]) {
+                parts.push(("ffn_gate_inp.bias", vec![count]));
+                parts.push(("ffn_gate_exps.bias", vec![inner, count]));
+                parts.push(("ffn_up_exps.bias", vec![inner, count]));
+                parts.push(("ffn_down_exps.bias", vec![width, count]));
+            }
+            tiny = parts.iter().fold(tiny, |tiny, (part, shape)| tiny.add(&name(part), shape));
+        }
+        tiny
     }
 
     fn layer(self, layer: usize) -> Self {
@@ -148,12 +193,16 @@ impl Tiny {
             parts.push(("ffn_gate.weight", vec![width, inner]));
             parts.push(("ffn_up.weight", vec![width, inner]));
         }
-        if is(&["qwen2"]) {
+        if is(&["gpt-oss"]) {
+            parts.push(("attn_sinks.weight", vec![heads]));
+            parts.push(("attn_output.bias", vec![width]));
+        }
+        if is(&["qwen2", "qwen2moe", "gpt-oss"]) {
             parts.push(("attn_q.bias", vec![queries]));
             parts.push(("attn_k.bias", vec![keys]));
             parts.push(("attn_v.bias", vec![keys]));
         }
-        if is(&["qwen3", "gemma3"]) {
+        if is(&["qwen3", "qwen3moe", "gemma3"]) {
             parts.push(("attn_q_norm.weight", vec![head_size]));
             parts.push(("attn_k_norm.weight", vec![head_size]));
         }
@@ -162,10 +211,14 @@ impl Tiny {
             parts.push(("attn_k_norm.weight", vec![keys]));
         } else {
             parts.push(("attn_norm.weight", vec![width]));
+        }
+        if !is(&["olmo2", "gpt-oss"]) {
             parts.push(("ffn_norm.weight", vec![width]));
         }
-        if is(&["gemma2", "gemma3", "glm4", "olmo2"]) {
+        if is(&["gemma2", "gemma3", "glm4", "olmo2", "gpt-oss"]) {
             parts.push(("post_attention_norm.weight", vec![width]));
+        }
+        if is(&["gemma2", "gemma3", "glm4", "olmo2"]) {
             parts.push(("post_ffw_norm.weight", vec![width]));
         }
         parts.iter().fold(self, |tiny, (name, shape)| tiny.add(&format!("blk.{layer}.{name}"), shape))
@@ -245,7 +298,7 @@ impl Tiny {
 
     /// Stores all matrices of layers in another format.
     pub fn store_matrices_as(mut self, format: TensorType) -> Self {
-        let matrices = self.tensors.iter_mut().filter(|(name, shape, _)| name.starts_with("blk.") && shape.len() == 2);
+        let matrices = self.tensors.iter_mut().filter(|(name, shape, _)| name.starts_with("blk.") && shape.len() >= 2);
         matrices.for_each(|(.., known)| *known = format);
         self
     }
@@ -308,6 +361,7 @@ impl Tiny {
         let (middle, spread) = match part.rsplit('.').next().unwrap_or(part) {
             "rope_freqs" | "rope_factors_long" | "rope_factors_short" => (2.0, 0.9),
             part if part.ends_with("_norm") => (1.0, 0.5),
+            "attn_sinks" => (0.0, 3.0),
             _ if name.ends_with(".bias") => (0.0, 0.5),
             "token_embd" if tied => (0.0, 4.0 / (shape[0] as f32).sqrt()),
             "token_embd" => (0.0, 1.7),

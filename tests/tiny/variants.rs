@@ -15,7 +15,7 @@ pub struct Variant {
 /// All variants of all families.
 pub fn all() -> Vec<Variant> {
     let mut variants = vec![];
-    let families = [llama, rope, qwen, gemma, gemma2, gemma3, phi3, granite, others, olmo2];
+    let families = [llama, rope, qwen, gemma, gemma2, gemma3, phi3, granite, others, olmo2, experts, gpt_oss];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
             let name = format!("{}-{name}", tiny.architecture);
@@ -42,7 +42,7 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let layers = pick(&[1, 2, 3, 5, 7]);
     let (head_size, kv_heads) = (pick(&[8, 16, 24, 32, 64]), pick(&[1, 2, 3]));
     let heads = kv_heads * pick(&[1, 2, 4]);
-    let width_is_heads = ["qwen2", "phi3", "olmo2"].contains(&family); // to the reference
+    let width_is_heads = ["qwen2", "qwen2moe", "phi3", "olmo2"].contains(&family); // to the reference
     let sizes = Sizes {
         width: if width_is_heads { heads * head_size } else { pick(&[64, 72, 104, 128]) },
         heads: vec![heads; layers],
@@ -52,8 +52,8 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     };
     let tiny = mix_rope(Tiny::with_sizes(family, sizes.clone()), head_size, &mut pick);
     let tiny = match family {
-        "gemma2" | "gemma3" | "olmo2" => mix_windows(tiny, &mut pick),
-        "gemma" => tiny,
+        "gemma2" | "gemma3" | "olmo2" | "gpt-oss" => mix_windows(tiny, &mut pick),
+        "gemma" | "qwen2moe" => tiny, // which are tied, or never
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
         _ => tiny,
     };
@@ -94,7 +94,7 @@ fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
     let (queries, keys) = (sizes.heads[0] * sizes.head_size, sizes.kv_heads[0] * sizes.head_size);
     let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
     let tiny = match tiny.architecture.as_str() {
-        "qwen2" => return tiny,
+        "qwen2" | "qwen2moe" | "gpt-oss" => return tiny,
         "phi3" => tiny,
         _ if fuse => tiny.fuse_query_key_value(),
         _ => tiny,
@@ -178,6 +178,48 @@ fn qwen(add: Add) {
     add("defaults", Tiny::with_sizes("qwen3", Sizes::new(2)).unset(&HEAD_KEYS));
     let yarn = Tiny::new("qwen3").set("rope.scaling.type", "yarn").set("rope.scaling.factor", 4f32);
     add("yarn", yarn.set("rope.scaling.original_context_length", 32));
+}
+
+/// What files with experts may say, mostly in the words of llama's.
+fn experts(add: Add) {
+    let plain = || Tiny::new("llama").experts(0);
+    let biases = |tiny: Tiny, rows| tiny.add_to_layers("ffn_down_exps.bias", &[128, 8]).add_to_layers(rows, &[32, 8]);
+    add("experts", plain());
+    add("experts-all-used", plain().set("expert_used_count", 8));
+    add("experts-one", plain().set("expert_used_count", 1));
+    add("experts-biases", biases(plain(), "ffn_up_exps.bias").add_to_layers("ffn_gate_inp.bias", &[8]));
+    add("experts-scale", plain().set("expert_weights_scale", 1.5f32));
+    add("experts-sigmoid", plain().set("expert_gating_func", 2));
+    add("experts-softmax-of-chosen", plain().set("expert_gating_func", 3));
+    add("experts-root-softplus", plain().set("expert_gating_func", 4));
+    add("experts-bias-of-choice", plain().add_to_layers("exp_probs_b.bias", &[8]));
+    add("experts-groups", plain().set("expert_group_count", 4).set("expert_group_used_count", 2));
+    let mut merged = plain();
+    for layer in 0..2 {
+        merged = merged.remove(&format!("blk.{layer}.ffn_gate_exps.weight"));
+        merged = merged.remove(&format!("blk.{layer}.ffn_up_exps.weight"));
+    }
+    add("experts-merged", merged.add_to_layers("ffn_gate_up_exps.weight", &[128, 64, 8]));
+    add("plain", Tiny::new("qwen2moe"));
+    add(
+        "own-sizes",
+        Tiny::new("qwen2moe").set("feed_forward_length", 48).unset(&["expert_shared_feed_forward_length"]),
+    );
+    add("plain", Tiny::new("qwen3moe"));
+    add("tied", Tiny::new("qwen3moe").remove("output.weight"));
+    let shared_out = Tiny::new("qwen3moe").set("feed_forward_length", 96).unset(&["expert_feed_forward_length"]);
+    add("own-sizes", shared_out);
+}
+
+fn gpt_oss(add: Add) {
+    let plain = || Tiny::new("gpt-oss");
+    let yarn = plain().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 8f32);
+    add("plain", plain());
+    add("yarn", yarn.set("rope.scaling.original_context_length", 32));
+    add("window-base", plain().set("rope.freq_base_swa", 500f32));
+    let layers = vec![false, true, true, false, true];
+    add("pattern-array", plain().set("attention.sliding_window_pattern", layers));
+    add("no-window", plain().unset(&["attention.sliding_window"]));
 }
 
 fn gemma(add: Add) {

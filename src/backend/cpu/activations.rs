@@ -93,23 +93,40 @@ impl Activations {
         self.tokens = tokens;
         self.columns = columns;
         self.forms = forms;
-        self.stride = if tokens <= 2 { tokens } else { tokens.next_multiple_of(4) };
+        self.stride = stride_of(tokens);
         let (tiles, stride) = (columns.div_ceil(TILE), self.stride);
         // Enough tokens in a piece of work for it to be worth handing out.
         let chunk = if tokens * columns < 1 << 14 { usize::MAX } else { stride };
         if forms.fine {
-            self.fine.resize(tiles * stride, Fine { words: [[0; 8]; 8], d: [0.0; 8], sums: [0.0; 8] });
+            self.fine.resize(tiles * stride, FINE_ZERO);
             pool.change(&mut self.fine, chunk, rounder(values, tokens, columns, stride, chunk));
         }
         if forms.wide {
-            let zero = Wide { words: [[0; 8]; 8], sums16: [0; 8], sums32: [0; 4], d: 0.0 };
-            self.wide.resize(tiles * stride, zero);
+            self.wide.resize(tiles * stride, WIDE_ZERO);
             pool.change(&mut self.wide, chunk, rounder(values, tokens, columns, stride, chunk));
         }
         if forms.exact {
             self.exact.clear();
             self.exact.extend_from_slice(values.get(..(tokens * columns).min(values.len())).unwrap_or_default());
             self.exact.resize(tokens * columns, 0.0);
+        }
+    }
+
+    /// Some of the tokens, in this order.
+    pub(crate) fn gather(&self, tokens: impl ExactSizeIterator<Item = usize> + Clone) -> Activations {
+        let stride = stride_of(tokens.len());
+        Activations {
+            tokens: tokens.len(),
+            stride,
+            columns: self.columns,
+            fine: gather(&self.fine, self.stride, tokens.clone(), stride, FINE_ZERO),
+            wide: gather(&self.wide, self.stride, tokens.clone(), stride, WIDE_ZERO),
+            exact: if self.forms.exact {
+                tokens.flat_map(|token| self.exact(token)).copied().collect()
+            } else {
+                vec![]
+            },
+            forms: self.forms,
         }
     }
 
@@ -145,6 +162,30 @@ impl Activations {
     pub(crate) fn exact(&self, token: usize) -> &[f32] {
         self.exact.get(token * self.columns..(token + 1) * self.columns).unwrap_or_default()
     }
+}
+
+const FINE_ZERO: Fine = Fine { words: [[0; 8]; 8], d: [0.0; 8], sums: [0.0; 8] };
+const WIDE_ZERO: Wide = Wide { words: [[0; 8]; 8], sums16: [0; 8], sums32: [0; 4], d: 0.0 };
+
+/// Tokens with those that fill up.
+fn stride_of(tokens: usize) -> usize {
+    if tokens <= 2 { tokens } else { tokens.next_multiple_of(4) }
+}
+
+/// The blocks of some tokens, tile by tile.
+fn gather<B: Block>(
+    blocks: &[B],
+    stride: usize,
+    tokens: impl ExactSizeIterator<Item = usize> + Clone,
+    to_stride: usize,
+    zero: B,
+) -> Vec<B> {
+    let mut gathered = Vec::with_capacity(blocks.len() / stride.max(1) * to_stride);
+    for tile in blocks.chunks_exact(stride.max(1)) {
+        gathered.extend(tokens.clone().map(|token| tile.get(token).copied().unwrap_or(zero)));
+        gathered.resize(gathered.len().next_multiple_of(to_stride.max(1)), zero);
+    }
+    gathered
 }
 
 /// What rounds a chunk of blocks, given its number.

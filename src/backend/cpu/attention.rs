@@ -31,6 +31,8 @@ pub(super) struct Attention {
     pub heads: usize,
     pub scale: f32,
     pub softcap: Option<f32>,
+    /// One more score for each head; empty if there are none.
+    pub sinks: Vec<f32>,
     pub place: LayerPlace,
     /// Positions before the batch.
     pub start: usize,
@@ -146,7 +148,7 @@ impl Attention {
         let (group, start) = (self.group(), self.start);
         let Scratch { keys, values, softmaxes } = scratch;
         keys.resize(PAGE * self.shape.key_size, 0.0);
-        values.resize(PAGE * self.shape.value_size, 0.0);
+        values.resize(if self.shape.values_in_keys { 0 } else { PAGE * self.shape.value_size }, 0.0);
         softmaxes.reset(tokens.len() * group, self.shape.value_size);
         let seen = self.positions(tokens.start, tokens.len());
         let pages = seen.start / PAGE..seen.end.div_ceil(PAGE);
@@ -169,8 +171,12 @@ impl Attention {
             };
             let (scale, softcap) = (self.scale, self.softcap);
             let (key_size, value_size) = (self.shape.key_size, self.shape.value_size);
-            let page = Page { query_of, seen_by, keys, key_size, values, value_size, scale, softcap, softmaxes };
-            on(self.level, page);
+            let in_keys = self.shape.values_in_keys;
+            let (values, value_stride) = if in_keys { (&*keys, key_size) } else { (&*values, value_size) };
+            on(
+                self.level,
+                Page { query_of, seen_by, keys, key_size, values, value_size, value_stride, scale, softcap, softmaxes },
+            );
         }
         Ok(())
     }
@@ -179,11 +185,11 @@ impl Attention {
     fn write(&self, cut: &Cut, piece: usize, softmaxes: &Softmaxes, sums: &mut [f32]) {
         let (tokens, kv_head, _) = Self::part(cut, piece, self.shape.heads);
         let (group, size, width) = (self.group(), self.shape.value_size, self.heads * self.shape.value_size);
-        for (query, (sum, total)) in softmaxes.sums(size).enumerate() {
+        let sink = |query: usize| self.sinks.get(kv_head * group + query % group).copied();
+        for (query, (sum, factor)) in softmaxes.means(size, sink).enumerate() {
             let at = (tokens.start + query / group) * width + (kv_head * group + query % group) * size;
-            let inverse = 1.0 / total;
             if let Some(out) = sums.get_mut(at..at + size) {
-                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum * inverse);
+                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum * factor);
             }
         }
     }

@@ -6,9 +6,11 @@
 
 use super::activations::Activations;
 use super::attention::Attention;
+use super::experts::{Sorted, multiply_experts};
 use super::matmul::{forms, matmul};
-use super::matrix::{Matrix, MatrixOptions};
+use super::matrix::{Matrix, MatrixOptions, Stack};
 use super::memory::{self, PageMemory, store};
+use super::ops;
 use super::pool::Pool;
 use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
@@ -18,7 +20,7 @@ use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use crate::program::{Op, Product, Program, Segment, SlotId};
+use crate::program::{Op, Product, Program, Routing, Segment, SlotId};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,7 +51,7 @@ pub struct Executor {
     pool: Pool,
     level: Level,
     segments: Vec<Segment>,
-    /// The matrices of each step; none for steps that are not linear, or not in the segments.
+    /// The matrices of each step; none for steps that have none, or are not in the segments.
     matrices: Vec<Arc<[Matrix]>>,
     scratch: Mutex<Scratch>,
 }
@@ -140,9 +142,20 @@ impl Executor {
             let bytes = weights.rows(product.weight, rows.clone())?;
             Matrix::new(weight.tensor_type, rows.len(), weight.columns, bytes, options.matrices, &pool)
         };
+        let stack = |count: usize, routes: Option<SlotId>, product: &Product| {
+            let weight = &weights.program.weights[product.weight.0];
+            let experts = weights.experts(count, routes, product);
+            let stack = Stack { members: count, stride_rows: experts.stride, first_row: experts.first_row };
+            let bytes = weights.rows(product.weight, 0..weight.rows)?;
+            let (kind, columns) = (weight.tensor_type, weight.columns);
+            Matrix::stacked(kind, stack, experts.rows, columns, bytes, options.matrices, &pool)
+        };
         let is_here = |at| segments.iter().any(|segment| segment.steps.contains(&at));
         let matrices = weights.program.steps.iter().enumerate().map(|(at, step)| match &step.op {
             Op::Linear { products, .. } if is_here(at) => products.iter().map(matrix).collect(),
+            Op::Experts { routes, experts, products, .. } if is_here(at) => {
+                products.iter().map(|product| stack(*experts, *routes, product)).collect()
+            }
             _ => Ok(Arc::default()),
         });
         let matrices = matrices.collect::<Result<_>>()?;
@@ -241,11 +254,10 @@ impl Executor {
             }
             Op::Store { keys, values, to } => {
                 let place = place_of(self.program(), *to, run.positions.sequence)?;
-                let (keys, values) =
-                    (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
-                store((place, run.positions), run.memory, keys, values)?;
+                let values = values.map(|values| slots[values.0].chunks(self.width(values)));
+                store((place, run.positions), run.memory, slots[keys.0].chunks(self.width(*keys)), values)?;
             }
-            Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
+            Op::Attend { queries, over, heads, scale, softcap, sinks, out } => {
                 let place = place_of(self.program(), *over, run.positions.sequence)?;
                 let attention = Attention {
                     level: self.level,
@@ -253,6 +265,7 @@ impl Executor {
                     heads: *heads,
                     scale: *scale,
                     softcap: *softcap,
+                    sinks: sinks.map_or(vec![], |sinks| self.weights.vector(sinks).to_vec()),
                     place,
                     start: run.positions.start as usize,
                     pages: run.positions.sequence.table(place.group).to_vec(),
@@ -269,9 +282,28 @@ impl Executor {
                 let (level, activation) = (self.level, *activation);
                 self.combine(slots, *up, *out, move |gate, up| on(level, Gate { activation, gate, up }));
             }
-            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => {
-                let (found, expected) = ("a step with experts".into(), "a program without them, for now".into());
-                return Err(Error::Model { subject: "program".into(), found, expected });
+            Op::Route { logits, routing, out } => self.route(*logits, *routing, *out, slots),
+            Op::Experts { input, routes, experts, products } => {
+                self.experts(*input, (*routes, *experts), products, matrices, scratch)?;
+            }
+            Op::Mix { parts, routes, out } => {
+                let (width, used) = (self.width(*out), self.width(*routes) / 2);
+                let (parts, routes) = (slots[parts.0].clone(), slots[routes.0].clone());
+                self.pool.change(to_write(slots, *out), rows_of(width), move |index, sums| {
+                    let first = index * rows_of(width) / width;
+                    let rows = parts.chunks(width * used).zip(routes.chunks(2 * used)).skip(first);
+                    for (sum, (parts, routes)) in sums.chunks_mut(width).zip(rows) {
+                        ops::mix(parts, &routes[used..], sum);
+                    }
+                });
+            }
+            Op::Copy { parts, out } => {
+                for part in parts {
+                    let (from_width, to_width) = (self.width(part.from), self.width(*out));
+                    let [from, to] = two(slots, part.from, *out)?;
+                    let rows = from.chunks(from_width).zip(to.chunks_mut(to_width));
+                    rows.for_each(|(from, to)| ops::copy(part, from, to));
+                }
             }
             Op::Add { from, to } => {
                 let level = self.level;
@@ -306,6 +338,48 @@ impl Executor {
             if let Some(bias) = product.bias {
                 let bias = &self.weights.vector(bias)[product.first_row..][..width];
                 out.chunks_mut(width).for_each(|to| on(self.level, Add { to, from: bias }));
+            }
+            *to_write(slots, product.out) = out;
+        }
+        Ok(())
+    }
+
+    fn route(&self, logits: SlotId, routing: Routing, out: SlotId, slots: &mut [Arc<Vec<f32>>]) {
+        let (width, out_width, weights) = (self.width(logits), self.width(out), self.weights.clone());
+        let (logits, chunk) = (slots[logits.0].clone(), rows_of(width) / width);
+        self.pool.change(to_write(slots, out), chunk * out_width, move |index, routes| {
+            let bias = routing.bias.map(|id| weights.vector(id));
+            for (logits, routes) in logits.chunks(width).skip(index * chunk).zip(routes.chunks_mut(out_width)) {
+                ops::route(logits, &routing, bias, routes);
+            }
+        });
+    }
+
+    fn experts(
+        &self,
+        input: SlotId,
+        (routes, count): (Option<SlotId>, usize),
+        products: &[Product],
+        matrices: &Arc<[Matrix]>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch { slots, activations, .. } = scratch;
+        let Some(first) = products.first() else { return Ok(()) };
+        let experts = self.weights.experts(count, routes, first);
+        let chosen = experts.chosen(routes.map(|slot| &slots[slot.0][..]), slots[first.out.0].len() / experts.rows);
+        let inputs = slots[input.0].len() / experts.columns;
+        Arc::make_mut(activations).quantize(&slots[input.0], inputs, experts.columns, forms(matrices), &self.pool);
+        let outs = products.iter().map(|product| std::mem::take(to_write(slots, product.out))).collect();
+        let sorted = Sorted::new(&chosen, count);
+        let sharing = chosen.len() / inputs.max(1);
+        let outs = multiply_experts(matrices, (activations, sharing), sorted, outs, &self.pool);
+        for (product, mut out) in products.iter().zip(outs) {
+            if let Some(bias) = product.bias {
+                let experts = self.weights.experts(count, routes, product);
+                for (to, chosen) in out.chunks_mut(experts.rows).zip(&chosen) {
+                    let from = chosen.and_then(|expert| self.weights.vector(bias).get(experts.row(expert, 0)..));
+                    on(self.level, Add { to, from: from.unwrap_or_default() });
+                }
             }
             *to_write(slots, product.out) = out;
         }

@@ -11,12 +11,13 @@ use super::simd::kernels::Panels;
 use super::simd::table::Kernel;
 use super::simd::{LANES, on};
 use crate::{Error, Result, quant};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Up to so many tokens weights are multiplied as they are unpacked; beyond, they are unpacked into tiles first.
 const FEW_TOKENS: usize = 4;
 /// Panels that are done together at most: 64 rows.
-const MAX_PANELS: usize = 8;
+pub(super) const MAX_PANELS: usize = 8;
 /// Pieces of work for each worker, so that they end at about the same time.
 const PIECES: usize = 6;
 /// What is not worth waking anybody for: bytes of weights, times tokens.
@@ -66,7 +67,10 @@ impl Job {
             let own = matrix.panels().div_ceil(panels);
             if piece < own {
                 let start = piece * panels;
-                return multiply(matrix, &self.x, start, matrix.panels().min(start + panels), out);
+                let panels = start..matrix.panels().min(start + panels);
+                return multiply(matrix, (0, panels), &self.x, |part, rows| {
+                    store(part, rows, matrix, start * LANES, self.x.tokens(), out);
+                });
             }
             piece -= own;
         }
@@ -94,48 +98,47 @@ fn check(matrices: &[Matrix], x: &Activations, outs: &[Vec<f32>]) -> Result<()> 
     Ok(())
 }
 
-/// Panels `start..end` of a matrix, for all tokens.
-fn multiply(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<Vec<f32>>) {
+/// Some panels of a member of a matrix, for all tokens. `take` gets the results, `[tokens or more, rows]`, and how many
+/// rows that are.
+pub(super) fn multiply(
+    matrix: &Matrix,
+    (member, panels): (usize, Range<usize>),
+    x: &Activations,
+    take: impl FnOnce(&[f32], usize),
+) {
     match matrix.kernel {
-        Some(kernel) => matrix.with_panels(kernel, start, end, |panels| {
-            packed(matrix, kernel, panels, x, start * LANES, out);
-        }),
-        None => floats(matrix, x, start * LANES, matrix.rows().min(end * LANES), out),
+        Some(kernel) => {
+            matrix.with_panels(kernel, (member, panels), |panels| packed(matrix, kernel, panels, x, take));
+        }
+        None => floats(matrix, member, panels.start * LANES..matrix.rows().min(panels.end * LANES), x, take),
     }
 }
 
-fn packed(
-    matrix: &Matrix,
-    kernel: &dyn Kernel,
-    panels: Panels<'_>,
-    x: &Activations,
-    first_row: usize,
-    out: &Mutex<Vec<f32>>,
-) {
+fn packed(matrix: &Matrix, kernel: &dyn Kernel, panels: Panels<'_>, x: &Activations, take: impl FnOnce(&[f32], usize)) {
     let rows = panels.count * LANES;
     if x.tokens() <= FEW_TOKENS {
         let mut few = [0.0; FEW_TOKENS * MAX_PANELS * LANES];
         let Some(part) = few.get_mut(..x.stride() * rows) else { return };
         kernel.rows(matrix.level(), panels, x, 0, x.stride(), part);
-        store(part, rows, matrix, first_row, x.tokens(), out);
+        take(part, rows);
     } else {
         let mut part = vec![0.0; x.stride() * rows];
         kernel.tiles(matrix.level(), panels, x, &mut part);
-        store(&part, rows, matrix, first_row, x.tokens(), out);
+        take(&part, rows);
     }
 }
 
-/// Rows `start..end` of a matrix that is not multiplied in integers.
-fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mutex<Vec<f32>>) {
-    let (rows, tokens) = (end - start, x.tokens());
-    let bytes = matrix.row_range(start, end);
-    let mut part = vec![0.0; rows * tokens];
+/// Some rows of a matrix that is not multiplied in integers.
+fn floats(matrix: &Matrix, member: usize, rows: Range<usize>, x: &Activations, take: impl FnOnce(&[f32], usize)) {
+    let (count, tokens) = (rows.len(), x.tokens());
+    let bytes = matrix.row_range(member, rows.start, rows.end);
+    let mut part = vec![0.0; count * tokens];
     if matrix.is_plain() && tokens <= FEW_TOKENS {
         dots(matrix.level(), matrix.kind(), bytes, matrix.row_bytes(), |t| x.exact(t), &mut part, tokens);
     } else {
         // A few rows at a time, so that what is decoded stays near.
         let columns = matrix.columns();
-        let mut decoded = vec![0.0; rows * columns];
+        let mut decoded = vec![0.0; count * columns];
         if matrix.is_plain() {
             on(matrix.level(), Widen { kind: matrix.kind(), bytes, out: &mut decoded });
         } else if let Err(error) = quant::decode(matrix.kind(), bytes, &mut decoded) {
@@ -145,7 +148,7 @@ fn floats(matrix: &Matrix, x: &Activations, start: usize, end: usize, out: &Mute
         let x = |token| x.exact(token);
         on(matrix.level(), Product { rows: &decoded, columns, x, tokens, out: &mut part });
     }
-    store(&part, rows, matrix, start, tokens, out);
+    take(&part, count);
 }
 
 /// Copies `part`, which is `[tokens or more, rows]`, to the rows from `first_row` on of all tokens.

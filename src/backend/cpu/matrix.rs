@@ -2,6 +2,9 @@
 //!
 //! A packed matrix takes as many bytes as the file's, up to rounding to whole panels. An unpacked one keeps nothing but
 //! a handle to the file's bytes; its panels are packed again, one by one, whenever they are used.
+//!
+//! Matrices of one shape that lie one above the other, as those of experts do, are one [`Matrix`] too: a stack, of which
+//! each product names the member. Panels never reach from one member into the next.
 
 use super::activations::Forms;
 use super::huge::HugePages;
@@ -13,6 +16,7 @@ use crate::gguf::TensorType;
 use crate::quant::Format;
 use crate::{Error, Result};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes that somebody else holds, such as a tensor in a mapped file.
@@ -36,11 +40,23 @@ impl Default for MatrixOptions {
     }
 }
 
-/// A matrix of weights: `rows` rows of `columns` numbers, of which each gives one output.
+/// How the members of a stack lie in the bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stack {
+    /// How many there are.
+    pub members: usize,
+    /// Rows from the beginning of one to that of the next.
+    pub stride_rows: usize,
+    /// The first of these rows that counts.
+    pub first_row: usize,
+}
+
+/// A matrix of weights: `rows` rows of `columns` numbers, of which each gives one output. Or a stack of such.
 #[derive(Clone)]
 pub struct Matrix {
     kind: TensorType,
-    rows: usize,
+    stack: Stack,
+    rows: usize, // of one member
     columns: usize,
     row_bytes: usize,
     level: Level,
@@ -74,18 +90,45 @@ impl Matrix {
         options: MatrixOptions,
         pool: &Pool,
     ) -> Result<Self> {
+        Self::stacked(kind, Stack { members: 1, stride_rows: rows, first_row: 0 }, rows, columns, bytes, options, pool)
+    }
+
+    /// Several matrices of `rows` rows, from the bytes of all members of a stack.
+    ///
+    /// # Errors
+    /// If the type holds no weights, a row is no whole number of blocks, members have fewer rows, or there are not just
+    /// as many bytes.
+    pub fn stacked(
+        kind: TensorType,
+        stack: Stack,
+        rows: usize,
+        columns: usize,
+        bytes: Bytes,
+        options: MatrixOptions,
+        pool: &Pool,
+    ) -> Result<Self> {
         let row_bytes = Format::of(kind)?.bytes_for(columns)?;
         let found = (*bytes).as_ref().len();
-        if Some(found) != row_bytes.checked_mul(rows) {
+        let all_rows = stack.members.checked_mul(stack.stride_rows);
+        let is_within = stack.first_row.checked_add(rows).is_some_and(|end| end <= stack.stride_rows);
+        if !is_within || Some(found) != all_rows.and_then(|rows| row_bytes.checked_mul(rows)) {
             return Err(Error::Quant {
                 format: kind.name(),
-                found: format!("{found} bytes for {rows} rows of {columns}"),
+                found: format!("{found} bytes for {rows} rows of {columns}, {stack:?}"),
                 expected: format!("{row_bytes} bytes a row"),
             });
         }
         let kernel = if options.exact { None } else { kernel_of(kind) };
-        let mut matrix =
-            Matrix { kind, rows, columns, row_bytes, level: options.level, kernel, storage: Storage::Rows(bytes) };
+        let mut matrix = Matrix {
+            kind,
+            stack,
+            rows,
+            columns,
+            row_bytes,
+            level: options.level,
+            kernel,
+            storage: Storage::Rows(bytes),
+        };
         if let (true, Some(kernel)) = (options.pack, kernel) {
             matrix.storage = Storage::Packed(Arc::new(matrix.pack(kernel, pool)?));
         }
@@ -112,7 +155,12 @@ impl Matrix {
         self.kind
     }
 
-    /// Outputs.
+    /// How many matrices it is.
+    pub fn members(&self) -> usize {
+        self.stack.members
+    }
+
+    /// Outputs, of each member.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -122,7 +170,7 @@ impl Matrix {
         self.columns
     }
 
-    /// Bytes of weights that a product reads.
+    /// Bytes of weights that a product with one member reads.
     pub fn weight_bytes(&self) -> usize {
         self.rows * self.row_bytes
     }
@@ -153,47 +201,55 @@ impl Matrix {
         matches!(self.kind, TensorType::F32 | TensorType::F16 | TensorType::BF16)
     }
 
+    /// Panels of a member.
     pub(super) fn panels(&self) -> usize {
         self.rows.div_ceil(LANES)
     }
 
-    /// Bytes of these rows as in the file; none if they are packed.
-    pub(super) fn row_range(&self, start: usize, end: usize) -> &[u8] {
+    /// Bytes of these rows of a member as in the file; none if they are packed.
+    pub(super) fn row_range(&self, member: usize, start: usize, end: usize) -> &[u8] {
+        let first = member * self.stack.stride_rows + self.stack.first_row;
+        let range = (first + start) * self.row_bytes..(first + end) * self.row_bytes;
         match &self.storage {
             Storage::Packed(_) => &[],
-            Storage::Rows(bytes) => {
-                (**bytes).as_ref().get(start * self.row_bytes..end * self.row_bytes).unwrap_or_default()
-            }
+            Storage::Rows(bytes) => (**bytes).as_ref().get(range).unwrap_or_default(),
         }
     }
 
     fn pack(&self, kernel: &dyn Kernel, pool: &Pool) -> Result<Packed> {
         let (quant_bytes, scale_bytes) = panel_bytes(kernel, self.columns);
-        let quants = HugePages::new(self.panels() * quant_bytes)?;
-        let mut packed = Packed { quants, scales: HugePages::new(self.panels() * scale_bytes)? };
+        let panels = self.stack.members * self.panels();
+        let quants = HugePages::new(panels * quant_bytes)?;
+        let mut packed = Packed { quants, scales: HugePages::new(panels * scale_bytes)? };
         let quants = packed.quants.bytes_mut().chunks_mut(quant_bytes.max(1));
         let scales = packed.scales.bytes_mut().chunks_mut(scale_bytes.max(1));
         pool.for_each(quants.zip(scales).enumerate(), |(panel, (quants, scales))| {
-            self.pack_panel(kernel, panel, quants, scales);
+            self.pack_panel(kernel, (panel / self.panels(), panel % self.panels()), quants, scales);
         });
         Ok(packed)
     }
 
-    /// Packs the rows of a panel; in lanes without a row stands another one, whose results nobody takes.
-    fn pack_panel(&self, kernel: &dyn Kernel, panel: usize, quants: &mut [u8], scales: &mut [u8]) {
+    /// Packs the rows of a member's panel; in lanes without a row stands another one, whose results nobody takes.
+    fn pack_panel(&self, kernel: &dyn Kernel, (member, panel): (usize, usize), quants: &mut [u8], scales: &mut [u8]) {
         let rows = std::array::from_fn(|lane| {
             let row = (panel * LANES + lane).min(self.rows.saturating_sub(1));
-            self.row_range(row, row + 1)
+            self.row_range(member, row, row + 1)
         });
         kernel.pack(self.level, rows, quants, scales);
     }
 
-    /// Calls `work` with panels `start..end`, packed for the occasion if they are not.
-    pub(super) fn with_panels(&self, kernel: &dyn Kernel, start: usize, end: usize, work: impl FnOnce(Panels<'_>)) {
+    /// Calls `work` with some panels of a member, packed for the occasion if they are not.
+    pub(super) fn with_panels(
+        &self,
+        kernel: &dyn Kernel,
+        (member, panels): (usize, Range<usize>),
+        work: impl FnOnce(Panels<'_>),
+    ) {
         let (quant_bytes, scale_bytes) = panel_bytes(kernel, self.columns);
-        let count = end - start;
+        let count = panels.len();
         match &self.storage {
             Storage::Packed(packed) => {
+                let (start, end) = (member * self.panels() + panels.start, member * self.panels() + panels.end);
                 let quants = packed.quants.bytes().get(start * quant_bytes..end * quant_bytes).unwrap_or_default();
                 let scales = packed.scales.bytes().get(start * scale_bytes..end * scale_bytes).unwrap_or_default();
                 work(Panels { quants, scales, count });
@@ -202,7 +258,7 @@ impl Matrix {
                 let (mut quants, mut scales) = (vec![0; count * quant_bytes], vec![0; count * scale_bytes]);
                 let planes = quants.chunks_mut(quant_bytes.max(1)).zip(scales.chunks_mut(scale_bytes.max(1)));
                 for (i, (quants, scales)) in planes.enumerate() {
-                    self.pack_panel(kernel, start + i, quants, scales);
+                    self.pack_panel(kernel, (member, panels.start + i), quants, scales);
                 }
                 work(Panels { quants: &quants, scales: &scales, count });
             }

@@ -90,21 +90,23 @@ impl PageMemory {
         place: LayerPlace,
         (page, offset): (PageId, u32),
         keys: &[f32],   // [heads, key_size]
-        values: &[f32], // [heads, value_size]
+        values: &[f32], // [heads, value_size]; nothing where values are in the keys
     ) -> Result<()> {
         let (format, group) = (self.format, &mut Arc::make_mut(&mut self.groups)[place.group]);
         let (layer, offset) = (group.layers[place.index], offset as usize);
         let page = group.page(page);
-        let heads = keys.chunks(layer.shape.key_size as usize).zip(values.chunks(layer.shape.value_size as usize));
-        for (head, (key, value)) in heads.enumerate() {
+        let value_size = layer.shape.value_size as usize;
+        for (head, key) in keys.chunks(layer.shape.key_size as usize).enumerate() {
             let (key_rows, value_rows) = layer.rows(head);
+            let value = values.get(head * value_size..(head + 1) * value_size).unwrap_or_default();
             encode(format, key, &mut page[key_rows + offset * layer.key_bytes..][..layer.key_bytes])?;
             encode(format, value, &mut page[value_rows + offset * layer.value_bytes..][..layer.value_bytes])?;
         }
         Ok(())
     }
 
-    /// Decodes one head's keys and values at some positions of a page, each to its own row.
+    /// Decodes one head's keys and values at some positions of a page, each to its own row. Where values are in the keys,
+    /// none are decoded.
     pub fn load(
         &self,
         place: LayerPlace,
@@ -163,9 +165,10 @@ pub(super) fn store(
     (place, positions): (LayerPlace, Positions),
     memory: &mut PageMemory,
     keys: std::slice::Chunks<f32>,
-    values: std::slice::Chunks<f32>,
+    mut values: Option<std::slice::Chunks<f32>>,
 ) -> Result<()> {
-    for (position, (keys, values)) in (positions.start..).zip(keys.zip(values)) {
+    for (position, keys) in (positions.start..).zip(keys) {
+        let values = values.as_mut().and_then(Iterator::next).unwrap_or_default();
         let slot = positions.sequence.slot_of(place.group, position).ok_or_else(|| missing_page(position as usize))?;
         memory.store(place, slot, keys, values)?;
     }

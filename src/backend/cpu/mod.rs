@@ -10,6 +10,7 @@ pub mod activations;
 mod attention;
 pub mod bandwidth;
 pub mod executor;
+mod experts;
 mod huge;
 pub mod matmul;
 pub mod matrix;

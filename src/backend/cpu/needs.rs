@@ -41,11 +41,12 @@ fn weights<'a>(program: &Program, steps: impl Iterator<Item = &'a Step>, options
                 let row_bytes = Format::of(weight.tensor_type)?.bytes_for(weight.columns)?;
                 matrices.insert((*table, 0, false), (row_bytes * weight.rows) as u64);
             }
-            Op::Linear { products, .. } => {
+            Op::Linear { products, .. } | Op::Experts { products, .. } => {
                 for product in products {
                     let (weight, rows) = (&program.weights[product.weight.0], program.slots[product.out.0].width);
-                    let bytes = Matrix::bytes_for(weight.tensor_type, rows, weight.columns, options)?;
-                    matrices.insert((product.weight, product.first_row, true), bytes);
+                    let (members, parts) = program.members(op);
+                    let bytes = Matrix::bytes_for(weight.tensor_type, rows / parts, weight.columns, options)?;
+                    matrices.insert((product.weight, product.first_row, true), bytes * members as u64);
                 }
             }
             _ => {}
@@ -80,7 +81,7 @@ fn activations<'a>(
 ) -> u64 {
     let mut most = [0; 3];
     for Step { op, .. } in steps {
-        if let Op::Linear { input, products } = op {
+        if let Op::Linear { input, products } | Op::Experts { input, products, .. } = op {
             let (slot, kinds) = (&program.slots[input.0], products.iter().map(|product| product.weight));
             let forms = kinds.map(|id| Matrix::forms_for(program.weights[id.0].tensor_type, options));
             let rows = if slot.rows == Rows::Tokens { tokens } else { 1 };

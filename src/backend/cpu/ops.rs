@@ -4,7 +4,7 @@
 //! GPU are held to these, and the program of a golden model run by them is held to the reference's logits. Functions
 //! know nothing of programs or slots; shapes stand in the comments.
 
-use crate::program::{Activation, NormKind, RopeStyle};
+use crate::program::{Activation, Gating, NormKind, RopeStyle, Routing, Runs};
 
 /// The dot product of two vectors of one length.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -79,20 +79,22 @@ pub fn rotate(
 
 /// Attention of one head of one token: the sum of the values, weighted by how well the keys fit the query.
 ///
-/// `keys` and `values` go through the positions that the token sees, in the same order.
+/// `keys` and `values` go through the positions that the token sees, in the same order. A sink is one more score, of
+/// nothing.
 pub fn attend<'a>(
     query: &[f32], // [key_size]
     keys: impl Iterator<Item = &'a [f32]>,
     values: impl Iterator<Item = &'a [f32]>,
     scale: f32,
     softcap: Option<f32>,
+    sink: Option<f32>,
     sum: &mut [f32], // [value_size]
 ) {
     let score = |key| {
         let score = dot(query, key) * scale;
         softcap.map_or(score, |cap| self::softcap(score, cap))
     };
-    let mut weights: Vec<f32> = keys.map(score).collect();
+    let mut weights: Vec<f32> = keys.map(score).chain(sink).collect();
     softmax(&mut weights);
     sum.fill(0.0);
     for (weight, value) in weights.iter().zip(values) {
@@ -110,14 +112,101 @@ pub fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value *= scale);
 }
 
+/// Where [`Activation::ClampedSilu`] ends.
+const CLAMP: f32 = 7.0;
+
+/// A gated unit.
+pub fn gate(activation: Activation, gate: f32, up: f32) -> f32 {
+    let up = if activation == Activation::ClampedSilu { up.clamp(-CLAMP, CLAMP) + 1.0 } else { up };
+    activate(activation, gate) * up
+}
+
 /// The curve of a gated unit.
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::ClampedSilu => {
+            let x = x.min(CLAMP);
+            x / (1.0 + (-1.702 * x).exp())
+        }
         Activation::Gelu => {
             const ROOT_2_OVER_PI: f32 = 0.797_884_6;
             0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
         }
+    }
+}
+
+/// Chooses experts by their logits: the numbers of those that are chosen, the best first, then their weights. Of equals
+/// the first is better.
+pub fn route(
+    logits: &[f32], // [experts]
+    routing: &Routing,
+    bias: Option<&[f32]>, // [experts]
+    routes: &mut [f32],   // [2, used]
+) {
+    let mut weights = logits.to_vec();
+    match routing.gating {
+        Gating::Softmax => softmax(&mut weights),
+        Gating::Sigmoid => weights.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+        Gating::RootSoftplus => weights.iter_mut().for_each(|x| *x = (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt()),
+        Gating::SoftmaxOfChosen => {}
+    }
+    let mut scores = weights.clone();
+    for (score, bias) in scores.iter_mut().zip(bias.unwrap_or_default()) {
+        *score += bias;
+    }
+    let (chosen, chosen_weights) = routes.split_at_mut(routing.used);
+    let experts = best(&allowed(&scores, routing), routing.used);
+    for ((number, weight), &expert) in chosen.iter_mut().zip(&mut *chosen_weights).zip(&experts) {
+        (*number, *weight) = (expert as f32, weights[expert]);
+    }
+    if routing.gating == Gating::SoftmaxOfChosen {
+        softmax(chosen_weights);
+    }
+    // Sums of nearly nothing are not divided by: the smallest number of 16 bits that is not subnormal.
+    const SMALLEST_SUM: f32 = 6.103_515_6e-5;
+    let sum: f32 = chosen_weights.iter().sum();
+    let divisor = if routing.normalise { sum.max(SMALLEST_SUM) } else { 1.0 };
+    chosen_weights.iter_mut().for_each(|weight| *weight = *weight / divisor * routing.scale);
+}
+
+/// The scores, less than all others where the expert's group is not among the best.
+fn allowed(scores: &[f32], routing: &Routing) -> Vec<f32> {
+    if routing.groups <= 1 {
+        return scores.to_vec();
+    }
+    let size = (scores.len() / routing.groups).max(1);
+    let of_group = |group: &[f32]| best(group, 2).iter().map(|&expert| group[expert]).sum();
+    let groups = best(&scores.chunks(size).map(of_group).collect::<Vec<f32>>(), routing.used_groups);
+    let allowed = |(expert, &score)| if groups.contains(&(expert / size)) { score } else { f32::NEG_INFINITY };
+    scores.iter().enumerate().map(allowed).collect()
+}
+
+/// Where the highest scores are, the highest first.
+fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a])); // keeps the order of equals
+    order.truncate(count);
+    order
+}
+
+/// The weighted sum of what experts came to.
+pub fn mix(
+    parts: &[f32],   // [used, width]
+    weights: &[f32], // [used]
+    sum: &mut [f32], // [width]
+) {
+    sum.fill(0.0);
+    for (part, weight) in parts.chunks(sum.len().max(1)).zip(weights) {
+        sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += weight * value);
+    }
+}
+
+/// Takes runs of numbers from one row to another.
+pub fn copy(runs: &Runs, from: &[f32], to: &mut [f32]) {
+    for i in 0..runs.count {
+        let source = &from[runs.from_start + i * runs.from_stride..][..runs.size];
+        to[runs.to_start + i * runs.to_stride..][..runs.size].copy_from_slice(source);
     }
 }
 
@@ -129,6 +218,7 @@ pub fn softcap(x: f32, cap: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::SlotId;
 
     #[track_caller]
     fn assert_near(found: &[f32], expected: &[f32]) {
@@ -172,10 +262,12 @@ mod tests {
     fn attention_weighs_values_by_softmax() {
         let (keys, values): ([&[f32]; 2], [&[f32]; 2]) = ([&[0.0], &[1.0]], [&[1.0, 0.0], &[0.0, 1.0]]);
         let mut sum = [7.0; 2];
-        attend(&[3f32.ln()], keys.into_iter(), values.into_iter(), 1.0, None, &mut sum);
+        attend(&[3f32.ln()], keys.into_iter(), values.into_iter(), 1.0, None, None, &mut sum);
         assert_near(&sum, &[0.25, 0.75]);
-        attend(&[1e9], keys.into_iter(), values.into_iter(), 1.0, Some(3f32.ln()), &mut sum);
+        attend(&[1e9], keys.into_iter(), values.into_iter(), 1.0, Some(3f32.ln()), None, &mut sum);
         assert_near(&sum, &[0.25, 0.75]); // the cap holds the score at ln 3
+        attend(&[3f32.ln()], keys.into_iter(), values.into_iter(), 1.0, None, Some(4f32.ln()), &mut sum);
+        assert_near(&sum, &[0.125, 0.375]); // half of the weight goes into the sink
     }
 
     #[test]
@@ -185,5 +277,74 @@ mod tests {
             &[activate(Activation::Gelu, -10.0), softcap(2.0, 2.0), softcap(-500.0, 30.0)],
             &[0.0, 1.523_188_3, -30.0],
         );
+        let clamped = |gate, up| self::gate(Activation::ClampedSilu, gate, up);
+        assert_near(&[clamped(1.0, 0.5), clamped(-1.0, -9.0)], &[0.845_795_8 * 1.5, -0.154_204_2 * -6.0]);
+        assert_eq!([clamped(9.0, 9.0), clamped(7.0, 7.0)], [clamped(100.0, 8.0); 2]);
+        assert_near(&[self::gate(Activation::Silu, 1.0, 2.0)], &[2.0 * 0.731_058_6]);
+    }
+
+    /// Routes by 0, ln 2, ln 3 and ln 4: by softmax, tenths.
+    #[track_caller]
+    fn assert_routes(routing: Routing, bias: Option<&[f32]>, experts: &[f32], weights: &[f32]) {
+        let logits = [1f32, 2.0, 3.0, 4.0].map(f32::ln);
+        let mut routes = vec![7.0; 2 * routing.used];
+        route(&logits, &routing, bias, &mut routes);
+        assert_eq!(&routes[..routing.used], experts);
+        assert_near(&routes[routing.used..], weights);
+    }
+
+    #[test]
+    fn routers_choose_the_best() {
+        let gating = Gating::Softmax;
+        let plain = Routing { gating, bias: None, groups: 1, used_groups: 1, used: 2, normalise: false, scale: 1.0 };
+        assert_routes(plain, None, &[3.0, 2.0], &[0.4, 0.3]);
+        assert_routes(Routing { scale: 2.5, ..plain }, None, &[3.0, 2.0], &[1.0, 0.75]);
+        let normalised = Routing { normalise: true, ..plain };
+        assert_routes(normalised, None, &[3.0, 2.0], &[4.0 / 7.0, 3.0 / 7.0]);
+        assert_routes(Routing { gating: Gating::SoftmaxOfChosen, ..plain }, None, &[3.0, 2.0], &[4.0 / 7.0, 3.0 / 7.0]);
+        assert_routes(Routing { gating: Gating::Sigmoid, ..plain }, None, &[3.0, 2.0], &[0.8, 0.75]);
+        let roots = [5f32.ln().sqrt(), 4f32.ln().sqrt()]; // ln(1 + e^(ln 4))
+        assert_routes(Routing { gating: Gating::RootSoftplus, ..plain }, None, &[3.0, 2.0], &roots);
+        // A bias chooses and does not weigh; of equals the first is chosen.
+        assert_routes(plain, Some(&[1.0, 0.0, 0.1, 0.0]), &[0.0, 2.0], &[0.1, 0.3]);
+        // Weights of nearly nothing stay that.
+        let mut routes = [0.0; 4];
+        route(&[-50.0; 3], &Routing { gating: Gating::Sigmoid, ..normalised }, None, &mut routes);
+        assert!(routes[2] < 1e-10 && routes[..2] == [0.0, 1.0], "{routes:?}");
+    }
+
+    #[test]
+    fn routers_choose_among_the_best_groups() {
+        let routing = Routing {
+            gating: Gating::Softmax,
+            bias: None,
+            groups: 2,
+            used_groups: 1,
+            used: 2,
+            normalise: false,
+            scale: 1.0,
+        };
+        assert_routes(routing, None, &[3.0, 2.0], &[0.4, 0.3]);
+        // The group with the best two, not that with the best one.
+        assert_routes(routing, Some(&[0.35, 0.3, 0.0, 0.1]), &[1.0, 0.0], &[0.2, 0.1]);
+        assert_routes(Routing { used_groups: 2, ..routing }, Some(&[0.35, 0.0, 0.0, 0.0]), &[0.0, 3.0], &[0.1, 0.4]);
+    }
+
+    #[test]
+    fn mixtures_are_weighted_sums() {
+        let mut sum = [9.0; 2];
+        mix(&[1.0, 2.0, 10.0, 20.0], &[0.5, 0.1], &mut sum);
+        assert_near(&sum, &[1.5, 3.0]);
+    }
+
+    #[test]
+    fn copies_take_runs() {
+        let runs =
+            Runs { from: SlotId(0), from_start: 1, from_stride: 3, to_start: 0, to_stride: 2, size: 2, count: 2 };
+        let mut to = [0.0; 5];
+        copy(&runs, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &mut to);
+        assert_eq!(to, [1.0, 2.0, 4.0, 5.0, 0.0]);
+        copy(&Runs { from_stride: 0, ..runs }, &[0.0, 1.0, 2.0], &mut to);
+        assert_eq!(to, [1.0, 2.0, 1.0, 2.0, 0.0]);
     }
 }

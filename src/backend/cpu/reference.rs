@@ -6,9 +6,8 @@ use super::memory::{self, PageMemory, store};
 use super::ops;
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, missing_page, place_of};
-use crate::backend::weights::Weights;
+use crate::backend::weights::{Experts, Weights};
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
-use crate::error::Error;
 use crate::gguf::Gguf;
 use crate::program::{KeyValues, Op, Product, Program, SlotId};
 use std::ops::Range;
@@ -90,19 +89,49 @@ impl Reference {
             }
             Op::Store { keys, values, to } => {
                 let place = place_of(self.program(), *to, sequence)?;
-                let (keys, values) =
-                    (slots[keys.0].chunks(self.width(*keys)), slots[values.0].chunks(self.width(*values)));
-                store((place, Positions::next(sequence)), memory, keys, values)?;
+                let values = values.map(|values| slots[values.0].chunks(self.width(values)));
+                let positions = Positions::next(sequence);
+                store((place, positions), memory, slots[keys.0].chunks(self.width(*keys)), values)?;
             }
             Op::Attend { .. } => self.attend(op, batch, slots, sequence, memory)?,
             Op::Gate { activation, gate, up, out } => {
                 let gate = slots[gate.0].clone();
-                let gated = gate.iter().zip(&slots[up.0]).map(|(&gate, up)| ops::activate(*activation, gate) * up);
+                let gated = gate.iter().zip(&slots[up.0]).map(|(&gate, &up)| ops::gate(*activation, gate, up));
                 slots[out.0] = gated.collect();
             }
-            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => {
-                let (found, expected) = ("a step with experts".into(), "a program without them, for now".into());
-                return Err(Error::Model { subject: "program".into(), found, expected });
+            Op::Route { logits, routing, out } => {
+                let bias = routing.bias.map(|id| self.weights.vector(id));
+                let rows = slots[out.0].len() / self.width(*out);
+                for row in 0..rows {
+                    let logits = slots[logits.0][row * self.width(*logits)..][..self.width(*logits)].to_vec();
+                    ops::route(&logits, routing, bias, &mut slots[out.0][row * self.width(*out)..][..self.width(*out)]);
+                }
+            }
+            Op::Experts { input, routes, experts, products } => {
+                for product in products {
+                    let mut out = std::mem::take(&mut slots[product.out.0]);
+                    let experts = self.weights.experts(*experts, *routes, product);
+                    let chosen = experts.chosen(routes.map(|routes| &slots[routes.0][..]), out.len() / experts.rows);
+                    self.multiply_experts(&experts, product, &chosen, &slots[input.0], &mut out)?;
+                    slots[product.out.0] = out;
+                }
+            }
+            Op::Mix { parts, routes, out } => {
+                let (width, used) = (self.width(*out), self.width(*routes) / 2);
+                let mut sums = std::mem::take(&mut slots[out.0]);
+                let parts = slots[parts.0].chunks(width * used).zip(slots[routes.0].chunks(2 * used));
+                for (sum, (parts, routes)) in sums.chunks_mut(width).zip(parts) {
+                    ops::mix(parts, &routes[used..], sum);
+                }
+                slots[out.0] = sums;
+            }
+            Op::Copy { parts, out } => {
+                let mut to = std::mem::take(&mut slots[out.0]);
+                for part in parts {
+                    let from = slots[part.from.0].chunks(self.width(part.from));
+                    to.chunks_mut(self.width(*out)).zip(from).for_each(|(to, from)| ops::copy(part, from, to));
+                }
+                slots[out.0] = to;
             }
             Op::Add { from, to } => {
                 let from = slots[from.0].clone();
@@ -122,7 +151,7 @@ impl Reference {
         sequence: &Sequence,
         memory: &PageMemory,
     ) -> Result<()> {
-        let Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } = op else { return Ok(()) };
+        let Op::Attend { queries, over, heads, scale, softcap, sinks, out } = op else { return Ok(()) };
         let (shape, place) = (self.program().key_values[over.0], place_of(self.program(), *over, sequence)?);
         let (query_width, sum_width) = (self.width(*queries), self.width(*out));
         let start = sequence.len() as usize;
@@ -143,6 +172,7 @@ impl Reference {
                     values.chunks(shape.value_size).skip(skipped).take(seen),
                     *scale,
                     *softcap,
+                    sinks.map(|sinks| self.weights.vector(sinks)[head]),
                     &mut sum[head * shape.value_size..][..shape.value_size],
                 );
             }
@@ -159,6 +189,32 @@ impl Reference {
             self.weights.decode_row(product.weight, product.first_row + row, &mut weights)?;
             for (input, out) in input.chunks(columns).zip(out.chunks_mut(rows)) {
                 out[row] = ops::dot(&weights, input) + bias.map_or(0.0, |bias| bias[row]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies each input by the matrix of the expert that is chosen for it.
+    fn multiply_experts(
+        &self,
+        experts: &Experts,
+        product: &Product,
+        chosen: &[Option<usize>],
+        input: &[f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Experts { columns, rows, .. } = *experts;
+        let sharing = (chosen.len() * columns / input.len().max(1)).max(1);
+        let mut weights = vec![0.0; columns];
+        for expert in 0..experts.count {
+            let pairs: Vec<usize> = (0..chosen.len()).filter(|&pair| chosen[pair] == Some(expert)).collect();
+            for row in 0..if pairs.is_empty() { 0 } else { rows } {
+                self.weights.decode_row(product.weight, experts.row(expert, row), &mut weights)?;
+                let bias = product.bias.map_or(0.0, |bias| self.weights.vector(bias)[experts.row(expert, row)]);
+                for pair in &pairs {
+                    let input = &input[pair / sharing * columns..][..columns];
+                    out[pair * rows + row] = ops::dot(&weights, input) + bias;
+                }
             }
         }
         Ok(())
@@ -188,8 +244,12 @@ fn load(
         let within = position % PAGE..position % PAGE + (end - position);
         memory.load(place, page, head, within.clone(), &mut page_keys, &mut page_values)?;
         keys.extend_from_slice(&page_keys[within.start * shape.key_size..within.end * shape.key_size]);
+        let within = if shape.values_in_keys { 0..0 } else { within };
         values.extend_from_slice(&page_values[within.start * shape.value_size..within.end * shape.value_size]);
         position = end;
+    }
+    if shape.values_in_keys {
+        values = keys.chunks(shape.key_size).flat_map(|key| &key[..shape.value_size]).copied().collect();
     }
     Ok((keys, values))
 }

@@ -11,7 +11,7 @@ use super::draft_attention::partial_words;
 use super::flight::{Copy, Lane};
 use super::memory::buffer;
 use super::pages::Pages;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::profile::{Profile, profile};
 use super::readback::read;
 use super::record::{Pipelines, Recording, Size};
@@ -89,6 +89,7 @@ impl GpuExecutor {
     ) -> Result<Self> {
         let weights = Weights::new(file, program)?;
         let program = &weights.program;
+        plan::check(program, &segments)?;
         let plan = Plan::new(program, &segments);
         let limits = cache.limits();
         let asked_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);

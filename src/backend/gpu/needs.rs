@@ -8,7 +8,7 @@ use super::attention::{Attention, PageShape};
 use super::device::Gpu;
 use super::draft_products::takes_integers_as;
 use super::layout::Layout;
-use super::plan::{Node, Plan};
+use super::plan::{self, Node, Plan};
 use super::slots::{ROWS_AT_ONCE, most_rows};
 use super::store::{Key, stack_key, table_key};
 use super::tiers::Tier;
@@ -45,6 +45,7 @@ impl Traits {
         format: CacheFormat,
         chunk_tokens: u32,
     ) -> Result<Needs> {
+        plan::check(program, segments)?;
         let plan = Plan::new(program, segments);
         let tokens = most_rows(self.binding_bytes, &plan, Rows::Tokens, chunk_tokens.min(cache.limits().chunk_tokens))?;
         let outputs = most_rows(self.binding_bytes, &plan, Rows::Outputs, tokens)?;

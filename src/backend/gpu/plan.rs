@@ -15,6 +15,7 @@
 use crate::program::{
     Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Segment, SlotId, WeightId,
 };
+use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -193,6 +194,29 @@ pub struct Plan {
     pub buffers: Vec<(u32, Rows)>,
 }
 
+/// Refuses steps that have no kernel yet.
+///
+/// # Errors
+/// If there is one in these segments.
+pub fn check(program: &Program, segments: &[Segment]) -> Result<()> {
+    for step in segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]) {
+        let found = match &step.op {
+            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => "experts",
+            Op::Copy { .. } => "a copy of parts of rows",
+            Op::Attend { sinks: Some(_), .. } => "attention with sinks",
+            Op::Store { values: None, .. } => "values that are in the keys",
+            Op::Gate { activation: Activation::ClampedSilu, .. } => "a clamped gate",
+            _ => continue,
+        };
+        return Err(Error::Model {
+            subject: step.layer.map_or("a step".into(), |layer| format!("a step of layer {layer}")),
+            found: found.into(),
+            expected: "on a GPU: a step that has a kernel; this one runs on the CPU only, for now".into(),
+        });
+    }
+    Ok(())
+}
+
 impl Plan {
     /// The plan of some segments of a program.
     pub fn new(program: &Program, segments: &[Segment]) -> Self {
@@ -281,7 +305,7 @@ impl Plan {
             }
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up, out },
             // No family writes them yet.
-            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => return 1,
+            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } | Op::Copy { .. } => return 1,
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
         };
@@ -425,7 +449,7 @@ impl Plan {
                     rotation.turned.push((*slot, *head_size, *rope));
                 }
                 Op::Store { keys, values, to } => {
-                    rotation.store = Some((*keys, *values, *to));
+                    rotation.store = values.map(|values| (*keys, values, *to));
                     count += 1;
                     break;
                 }

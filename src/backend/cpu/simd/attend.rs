@@ -36,8 +36,18 @@ impl Softmaxes {
     }
 
     /// Each query's weighted sum of values, and the total of its weights.
-    pub fn sums(&self, value_size: usize) -> impl Iterator<Item = (&[f32], f32)> {
+    fn sums(&self, value_size: usize) -> impl Iterator<Item = (&[f32], f32)> {
         self.sum.chunks_exact(value_size.max(1)).zip(self.total.iter().copied())
+    }
+
+    /// Each query's weighted sum of values, and the factor that makes a mean of it. Of some there is one more score, of nothing.
+    pub fn means(&self, value_size: usize, sink: impl Fn(usize) -> Option<f32>) -> impl Iterator<Item = (&[f32], f32)> {
+        let highest = self.highest.iter();
+        self.sums(value_size).zip(highest).enumerate().map(move |(query, ((sum, total), highest))| {
+            // Where nothing comes near the sink, its exponential is too large for a number, and the mean zero.
+            let nothing = sink(query).map_or(0.0, |sink| (sink - highest).exp());
+            (sum, 1.0 / (total + nothing))
+        })
     }
 
     /// Takes in what other pages gave the same queries.
@@ -80,8 +90,9 @@ pub(crate) struct Page<'a, Q, P> {
     pub seen_by: P,
     pub keys: &'a [f32], // [PAGE, key_size]
     pub key_size: usize,
-    pub values: &'a [f32], // [PAGE, value_size]
+    pub values: &'a [f32], // [PAGE, value_stride]
     pub value_size: usize,
+    pub value_stride: usize,
     pub scale: f32,
     pub softcap: Option<f32>,
     pub softmaxes: &'a mut Softmaxes,
@@ -150,12 +161,12 @@ impl<Q, P: Fn(usize) -> Range<usize>> Page<'_, Q, P> {
     /// Adds the page's values to the sums of N queries.
     #[inline(always)]
     fn add_values<S: Isa, const N: usize>(&mut self, s: S, query: usize) {
-        let size = self.value_size;
+        let (size, stride) = (self.value_size, self.value_stride);
         let Softmaxes { scores, sum, .. } = &mut *self.softmaxes;
         let Some(weights) = scores.get(query..).and_then(|scores| scores.first_chunk::<N>()) else { return };
         let seen = (0..N).map(|i| (self.seen_by)(query + i)).filter(|seen| !seen.is_empty());
         let Some(seen) = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { return };
-        let values = &self.values[seen.start * size..seen.end * size];
+        let values = &self.values[seen.start * stride..seen.end * stride];
         let mut column = 0;
         while column + VECTORS * LANES <= size {
             let mut sums = [[s.splat_f32(0.0); VECTORS]; N];
@@ -164,7 +175,7 @@ impl<Q, P: Fn(usize) -> Range<usize>> Page<'_, Q, P> {
                     sums[i][v] = s.load_f32(&sum[(query + i) * size + column + v * LANES..]);
                 }
             }
-            for (position, value) in values.chunks_exact(size).enumerate() {
+            for (position, value) in values.chunks_exact(stride).enumerate() {
                 let position = (seen.start + position) % PAGE;
                 for v in 0..VECTORS {
                     let value = s.load_f32(&value[column + v * LANES..]);
@@ -184,9 +195,9 @@ impl<Q, P: Fn(usize) -> Range<usize>> Page<'_, Q, P> {
         }
         for i in 0..N {
             let sum = &mut sum[(query + i) * size..][..size];
-            for (position, value) in values.chunks_exact(size).enumerate().filter(|_| column < size) {
+            for (position, value) in values.chunks_exact(stride).enumerate().filter(|_| column < size) {
                 let weight = weights[i][(seen.start + position) % PAGE];
-                sum[column..].iter_mut().zip(&value[column..]).for_each(|(sum, value)| *sum += weight * value);
+                sum[column..].iter_mut().zip(&value[column..size]).for_each(|(sum, value)| *sum += weight * value);
             }
         }
     }

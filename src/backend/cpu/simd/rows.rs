@@ -53,6 +53,15 @@ fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// Where [`Activation::ClampedSilu`] ends.
+const CLAMP: f32 = 7.0;
+
+#[inline(always)]
+fn clamped_silu(gate: f32, up: f32) -> f32 {
+    let gate = if gate > CLAMP { CLAMP } else { gate };
+    gate / (1.0 + exp(-1.702 * gate)) * (up.clamp(-CLAMP, CLAMP) + 1.0)
+}
+
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     const ROOT_2_OVER_PI: f32 = 0.797_884_6;
@@ -183,6 +192,7 @@ impl Task for Gate<'_> {
         match self.activation {
             Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
             Activation::Gelu => both.for_each(|(gate, up)| *gate = gelu(*gate) * up),
+            Activation::ClampedSilu => both.for_each(|(gate, up)| *gate = clamped_silu(*gate, *up)),
         }
     }
 }
@@ -239,8 +249,12 @@ mod tests {
     #[test]
     fn curves_follow_their_specification() {
         for x in (-2000..2000).map(|i| i as f32 * 0.01) {
-            for (found, activation) in [(silu(x), Activation::Silu), (gelu(x), Activation::Gelu)] {
-                let expected = ops::activate(activation, x);
+            for (found, activation) in [
+                (silu(x), Activation::Silu),
+                (gelu(x), Activation::Gelu),
+                (clamped_silu(x, 0.0), Activation::ClampedSilu),
+            ] {
+                let expected = ops::gate(activation, x, if activation == Activation::ClampedSilu { 0.0 } else { 1.0 });
                 assert!(
                     (found - expected).abs() <= 1e-6 * (1.0 + x.abs()),
                     "{activation:?} of {x}: {found}, {expected}"
