@@ -9,8 +9,9 @@ use super::attention::Attention;
 use super::matmul::{forms, matmul};
 use super::matrix::{Matrix, MatrixOptions};
 use super::memory::{self, PageMemory, store};
+use super::ops;
 use super::pool::Pool;
-use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
+use super::simd::rows::{Activate, Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
@@ -268,6 +269,19 @@ impl Executor {
                 }
                 let (level, activation) = (self.level, *activation);
                 self.combine(slots, *up, *out, move |gate, up| on(level, Gate { activation, gate, up }));
+            }
+            Op::Activate { activation, slot } => {
+                let (level, activation) = (self.level, *activation);
+                self.pool.change(to_write(slots, *slot), CHUNK_NUMBERS, move |_, values| {
+                    on(level, Activate { activation, values });
+                });
+            }
+            Op::Temper { slot, slope, interval, offset } => {
+                let (width, start) = (self.width(*slot), run.sequence.len() as usize);
+                for (row, position) in to_write(slots, *slot).chunks_mut(width).zip(start..) {
+                    let factor = ops::temper(position, *slope, *interval, *offset);
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
             }
             Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => {
                 let (found, expected) = ("a step with experts".into(), "a program without them, for now".into());

@@ -110,7 +110,13 @@ pub fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value *= scale);
 }
 
-/// The curve of a gated unit.
+/// What queries are multiplied with at a position, in models that temper them.
+pub fn temper(position: usize, slope: f32, interval: usize, offset: usize) -> f32 {
+    let intervals = (position + offset) / interval.max(1);
+    1.0 + slope * (1.0 + intervals as f32).ln()
+}
+
+/// The curve between the matrices of a feed-forward.
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
@@ -118,6 +124,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
             const ROOT_2_OVER_PI: f32 = 0.797_884_6;
             0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
         }
+        Activation::SquaredRelu => x.max(0.0) * x.max(0.0),
     }
 }
 
@@ -185,5 +192,13 @@ mod tests {
             &[activate(Activation::Gelu, -10.0), softcap(2.0, 2.0), softcap(-500.0, 30.0)],
             &[0.0, 1.523_188_3, -30.0],
         );
+        assert_near(&[-2.0, 0.0, 3.0].map(|x| activate(Activation::SquaredRelu, x)), &[0.0, 0.0, 9.0]);
+    }
+
+    #[test]
+    fn tempering_grows_by_intervals() {
+        let factors = [0, 6, 7, 8, 15].map(|position| temper(position, 0.5, 8, 1));
+        assert_near(&factors, &[1.0, 1.0, 1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 3f32.ln()]);
+        assert_near(&[temper(7, 0.5, 8, 0), temper(8, 0.5, 8, 0)], &[1.0, 1.0 + 0.5 * 2f32.ln()]);
     }
 }

@@ -59,6 +59,12 @@ fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)))
 }
 
+#[inline(always)]
+fn squared_relu(x: f32) -> f32 {
+    let x = if x < 0.0 { 0.0 } else { x };
+    x * x
+}
+
 /// The sum of what `term` makes of each value.
 #[inline(always)]
 fn total(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
@@ -183,6 +189,27 @@ impl Task for Gate<'_> {
         match self.activation {
             Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
             Activation::Gelu => both.for_each(|(gate, up)| *gate = gelu(*gate) * up),
+            Activation::SquaredRelu => both.for_each(|(gate, up)| *gate = squared_relu(*gate) * up),
+        }
+    }
+}
+
+/// Each value becomes its curve.
+pub(crate) struct Activate<'a> {
+    pub activation: Activation,
+    pub values: &'a mut [f32],
+}
+
+impl Task for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let values = self.values.iter_mut();
+        match self.activation {
+            Activation::Silu => values.for_each(|x| *x = silu(*x)),
+            Activation::Gelu => values.for_each(|x| *x = gelu(*x)),
+            Activation::SquaredRelu => values.for_each(|x| *x = squared_relu(*x)),
         }
     }
 }
@@ -219,6 +246,7 @@ impl Task for Softcap<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scalar::Scalar;
     use super::*;
     use crate::backend::cpu::ops;
 
@@ -239,12 +267,17 @@ mod tests {
     #[test]
     fn curves_follow_their_specification() {
         for x in (-2000..2000).map(|i| i as f32 * 0.01) {
-            for (found, activation) in [(silu(x), Activation::Silu), (gelu(x), Activation::Gelu)] {
+            for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu] {
                 let expected = ops::activate(activation, x);
-                assert!(
-                    (found - expected).abs() <= 1e-6 * (1.0 + x.abs()),
-                    "{activation:?} of {x}: {found}, {expected}"
-                );
+                let (mut value, mut gate) = ([x], [x]);
+                Activate { activation, values: &mut value }.run(Scalar);
+                Gate { activation, gate: &mut gate, up: &[-2.0] }.run(Scalar);
+                for found in [value[0], gate[0] / -2.0] {
+                    assert!(
+                        (found - expected).abs() <= 1e-6 * (1.0 + x.abs()),
+                        "{activation:?} of {x}: {found}, {expected}"
+                    );
+                }
             }
             for x in [x, x * 1e-4] {
                 let (found, expected) = (softcap(x, 5.0), ops::softcap(x, 5.0));
