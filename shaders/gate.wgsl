@@ -1,7 +1,7 @@
-// Gated units: activation(gate) * up.
+// Gated units, activation(gate) * up, and curves without a gate.
 //
-// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: GELU, or else it is SiLU; QUANTIZE also
-// writes the result in eight bits. Geometry: workgroups of 64 lanes, four columns a lane, so that one covers whole units.
+// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: GELU, SQUARED_RELU, or else it is SiLU;
+// GATED multiplies with up; QUANTIZE also writes the result in eight bits. Geometry: workgroups of 64 lanes, four columns a lane, so that one covers whole units.
 // CPU twin: `activate` in `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
@@ -26,8 +26,15 @@ struct Params {
 @group(0) @binding($GATE) var<storage, read> gate: array<f32>;
 @group(0) @binding($OUTPUT) var<storage, read_write> output: array<f32>;
 #end
+#if GATED
 @group(0) @binding($UP) var<storage, read> up: array<f32>;
+#end
 
+#if SQUARED_RELU
+fn activate(x: f32) -> f32 {
+    return max(x, 0.0) * max(x, 0.0);
+}
+#else
 // Both curves are x times a sigmoid: 1 + tanh(y) is 2 / (1 + exp(-2 y)). The exponent is held where the power is finite.
 fn activate(x: f32) -> f32 {
 #if GELU
@@ -37,6 +44,7 @@ fn activate(x: f32) -> f32 {
 #end
     return x / (1.0 + exp(min(-y, 80.0)));
 }
+#end
 
 // The `j`-th of a lane's four columns: for units neighbouring ones, otherwise as neighbouring lanes load best.
 fn column(thread: u32, j: u32) -> u32 {
@@ -54,13 +62,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         return;
     }
     let gate_at = params.gate_start + row * params.gate_stride;
+#if GATED
     let up_at = params.up_start + row * params.up_stride;
+#end
     for (var first = workgroup.x * 256u; first < params.width; first += MOST_GROUPS * 256u) {
         var four = vec4<f32>();
         #repeat j 4
         let i$j = first + column(thread, $j);
         if (i$j < params.width) {
-            let x = activate(gate[gate_at + i$j]) * up[up_at + i$j];
+            var x = activate(gate[gate_at + i$j]);
+#if GATED
+            x *= up[up_at + i$j];
+#end
 #if IN_PLACE
             gate[gate_at + i$j] = x;
 #else

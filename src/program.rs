@@ -63,8 +63,38 @@ pub struct KeyValues {
     pub value_size: usize,
     /// A value is the beginning of its key, and is not kept again.
     pub values_in_keys: bool,
-    /// How many positions, its own among them, a token sees; all before it if there is no window.
-    pub window: Option<usize>,
+    /// How far back a token sees.
+    pub reach: Reach,
+}
+
+/// How far back a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// To the first position.
+    All,
+    /// So many positions, its own among them.
+    Window(usize),
+    /// To the beginning of its chunk, where all positions are cut into chunks of this length.
+    Chunk(usize),
+}
+
+impl Reach {
+    /// The first position that is seen from a position. From later ones it is the same or a later one.
+    pub fn first_seen(self, position: usize) -> usize {
+        match self {
+            Reach::All => 0,
+            Reach::Window(positions) => (position + 1).saturating_sub(positions),
+            Reach::Chunk(positions) => position - position % positions.max(1),
+        }
+    }
+
+    /// The most positions that are seen at once, if there is such a bound.
+    pub fn most_seen(self) -> Option<usize> {
+        match self {
+            Reach::All => None,
+            Reach::Window(positions) | Reach::Chunk(positions) => Some(positions),
+        }
+    }
 }
 
 macro_rules! ids {
@@ -97,7 +127,7 @@ pub enum NormKind {
     L2,
 }
 
-/// The curve of a gated unit.
+/// The curve between the matrices of a feed-forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// x · sigmoid(x)
@@ -106,6 +136,8 @@ pub enum Activation {
     Gelu,
     /// x · sigmoid(1.702 x), with x at most 7; what it is multiplied with is squeezed between -7 and 7, and 1 added.
     ClampedSilu,
+    /// The square of x, and 0 where x is negative.
+    SquaredRelu,
 }
 
 /// From the logits of a router to how much each expert counts.
@@ -330,6 +362,24 @@ pub enum Op {
         /// Where to; may be `gate`.
         out: SlotId,
     },
+    /// activation(x), in place.
+    Activate {
+        /// The curve.
+        activation: Activation,
+        /// What goes through it.
+        slot: SlotId,
+    },
+    /// Multiplies what belongs to later positions, in place: by 1 + slope · ln(1 + ⌊(position + offset) / interval⌋).
+    Temper {
+        /// A row for each token.
+        slot: SlotId,
+        /// How fast the factor grows.
+        slope: f32,
+        /// How many neighbouring positions share a factor.
+        interval: usize,
+        /// Added to positions.
+        offset: usize,
+    },
     /// Chooses experts for each token.
     Route {
         /// One number for each expert.
@@ -398,6 +448,7 @@ impl Op {
             Op::Select { input, .. } | Op::Norm { input, .. } | Op::Linear { input, .. } => vec![*input],
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
             Op::Store { keys, values, .. } => [*keys].into_iter().chain(*values).collect(),
+            Op::Activate { slot, .. } | Op::Temper { slot, .. } => vec![*slot],
             Op::Attend { queries, .. } => vec![*queries],
             Op::Gate { gate, up, .. } => vec![*gate, *up],
             Op::Route { logits, .. } => vec![*logits],
@@ -416,6 +467,7 @@ impl Op {
                 products.iter().map(|product| product.out).collect()
             }
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
+            Op::Activate { slot, .. } | Op::Temper { slot, .. } => vec![*slot],
             Op::Store { .. } => vec![],
             Op::Attend { out, .. } | Op::Gate { out, .. } => vec![*out],
             Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
@@ -639,13 +691,22 @@ impl Program {
                 write!(f, "scale {scale}")?;
                 sinks.iter().try_for_each(|sinks| write!(f, ", sinks {}", weight(sinks)))?;
                 softcap.iter().try_for_each(|cap| write!(f, ", softcap {cap}"))?;
-                let window = self.key_values.get(over.0).and_then(|cache| cache.window);
-                window.iter().try_for_each(|window| write!(f, ", window {window}"))?;
-                write!(f, ")")
+                match self.key_values.get(over.0).map_or(Reach::All, |cache| cache.reach) {
+                    Reach::All => write!(f, ")"),
+                    Reach::Window(positions) => write!(f, ", window {positions})"),
+                    Reach::Chunk(positions) => write!(f, ", chunks of {positions})"),
+                }
             }
             Op::Gate { activation, gate, up, out } => {
                 let activation = format!("{activation:?}").to_lowercase();
                 write!(f, "gate      {} = {activation}({}) * {}", slot(out), slot(gate), slot(up))
+            }
+            Op::Activate { activation, slot: curved } => {
+                let activation = format!("{activation:?}").to_lowercase();
+                write!(f, "activate  {0} = {activation}({0})", slot(curved))
+            }
+            Op::Temper { slot: tempered, slope, interval, .. } => {
+                write!(f, "temper    {} (slope {slope}, each {interval} positions)", slot(tempered))
             }
             Op::Route { logits, routing, out } => {
                 let Routing { gating, groups, used_groups, used, bias, .. } = routing;

@@ -8,7 +8,7 @@ use kiln::backend::cpu::ops;
 use kiln::backend::gpu::Gpu;
 use kiln::backend::gpu::attention::{AttendParams, Attention, MergeParams, NO_PAGE, PageShape};
 use kiln::backend::gpu::rotate::{RotateBinding, RotateParams, Rotation};
-use kiln::program::{NormKind, RopeStyle};
+use kiln::program::{NormKind, Reach, RopeStyle};
 use kiln::quant;
 
 const PAGE: usize = 32;
@@ -125,7 +125,7 @@ struct Case {
     attention: Attention,
     start: usize,
     tokens: usize,
-    window: usize, // 0: none
+    reach: Reach,
     slabs: usize,
     splits: u32,
 }
@@ -137,7 +137,7 @@ fn shape(format: CacheFormat, heads: u32, key_size: u32, value_size: u32) -> Pag
 impl Case {
     fn new(page: PageShape, group: u32, start: usize, tokens: usize) -> Case {
         let attention = Attention { page, heads: page.heads * group, softcap: false, sinks: false };
-        Case { attention, start, tokens, window: 0, slabs: 1, splits: 3 }
+        Case { attention, start, tokens, reach: Reach::All, slabs: 1, splits: 3 }
     }
 }
 
@@ -165,8 +165,7 @@ impl Setting {
         let slab_pages = (pages + 2).div_ceil(case.slabs);
         let ids = shuffled(slab_pages * case.slabs, random);
         let mut slabs: Vec<Slab> = (0..case.slabs).map(|_| Slab::poisoned(page, slab_pages)).collect();
-        let first_seen =
-            |position: usize| (position + 1).saturating_sub(if case.window > 0 { case.window } else { end });
+        let first_seen = |position: usize| case.reach.first_seen(position);
         let first = first_seen(case.start);
         let mut table = vec![7; TABLE_START];
         table.extend((0..pages).map(|page| if page < first / PAGE { NO_PAGE } else { ids[page] }));
@@ -219,7 +218,8 @@ impl Setting {
             table_start: TABLE_START as u32,
             first_page: (slab * self.slab_pages) as u32,
             pages: self.slab_pages as u32,
-            window: self.case.window as u32,
+            window: if let Reach::Window(positions) = self.case.reach { positions as u32 } else { 0 },
+            chunk: if let Reach::Chunk(positions) = self.case.reach { positions as u32 } else { 0 },
             query_start: 8,
             query_stride: heads * page.key_size + 4,
             scale: SCALE,
@@ -386,7 +386,7 @@ fn attention_of_many_tokens() {
 fn attention_within_windows() {
     let windows = [(1, 5, 2), (32, 64, 40), (33, 64, 3), (50, 300, 50), (1000, 100, 2), (64, 63, 1)];
     let case = |(window, start, tokens)| Case {
-        window,
+        reach: Reach::Window(window),
         splits: 4,
         ..Case::new(shape(CacheFormat::F16, 2, 16, 16), 2, start, tokens)
     };
@@ -394,23 +394,38 @@ fn attention_within_windows() {
 }
 
 #[test]
-fn attention_with_softcap_and_sinks() {
-    let case = |(softcap, sinks, window)| {
-        let case = Case::new(shape(CacheFormat::Q8_0, 2, 64, 32), 3, 70, 4);
-        Case { attention: Attention { softcap, sinks, ..case.attention }, window, ..case }
+fn attention_within_chunks() {
+    let chunks = [(1, 5, 2), (32, 64, 40), (33, 64, 3), (50, 300, 50), (1000, 100, 2), (7, 60, 33), (64, 63, 2)];
+    let case = |(chunk, start, tokens)| Case {
+        reach: Reach::Chunk(chunk),
+        splits: 4,
+        ..Case::new(shape(CacheFormat::F16, 2, 16, 16), 2, start, tokens)
     };
-    check_all(&[(true, false, 0), (false, true, 0), (true, true, 0), (false, true, 20)].map(case));
+    check_all(&chunks.map(case));
+}
+
+#[test]
+fn attention_with_softcap_and_sinks() {
+    let case = |(softcap, sinks, reach)| {
+        let case = Case::new(shape(CacheFormat::Q8_0, 2, 64, 32), 3, 70, 4);
+        Case { attention: Attention { softcap, sinks, ..case.attention }, reach, ..case }
+    };
+    let window = Reach::Window(20);
+    let cases = [(true, false, Reach::All), (false, true, Reach::All), (true, true, Reach::All), (false, true, window)];
+    check_all(&cases.map(case));
 }
 
 #[test]
 fn attention_over_several_slabs() {
-    let case = |(slabs, splits, window, start)| Case {
+    let case = |(slabs, splits, reach, start)| Case {
         slabs,
         splits,
-        window,
+        reach,
         ..Case::new(shape(CacheFormat::F16, 2, 48, 48), 2, start, 3)
     };
-    check_all(&[(2, 1, 0, 200), (3, 4, 0, 100), (2, 2, 40, 150), (2, 16, 0, 3)].map(case));
+    let window = Reach::Window(40);
+    let cases = [(2, 1, Reach::All, 200), (3, 4, Reach::All, 100), (2, 2, window, 150), (2, 16, Reach::All, 3)];
+    check_all(&cases.map(case));
 }
 
 /// A rotation to be tried.

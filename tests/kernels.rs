@@ -8,7 +8,7 @@ use kiln::backend::cpu::ops;
 use kiln::backend::gpu::Gpu;
 use kiln::backend::gpu::rows::{
     ArgmaxParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
-    TopKParams, View, quantized_bytes,
+    TemperParams, TopKParams, View, quantized_bytes,
 };
 use kiln::program::{Activation, NormKind};
 
@@ -105,6 +105,24 @@ fn softcap() {
         let found = on(gpu, &params.kernel(rows as u32 + 2), rows, &params, &[Data::Change(&slot.bytes())]);
         let expected = slot.map(|_, values| values.iter_mut().for_each(|value| *value = ops::softcap(*value, 0.7)));
         expected.assert_near(&found[0], &format!("softcap {rows} x {width} on {gpu:?}"));
+    });
+}
+
+#[test]
+fn temper() {
+    everywhere(|gpu, random, rows, width| {
+        let slot = Slot::random(random, rows, width);
+        let (slope, interval, offset, start) = (0.7, 3, random.word() % 2, random.word() % 100);
+        let params = TemperParams { outputs: 0, width: width as u32, values: slot.view, slope, interval, offset };
+        let step = bytes_of_words(&[rows as u32, start, 0, 0]);
+        let (bytes, kernel) = (slot.bytes(), params.kernel(rows as u32 + 2));
+        let data = [Data::Read(&step), Data::Read(pod(&params)), Data::Change(&bytes)];
+        let found = run(gpu, &kernel.variant.for_gpu(gpu), &data, kernel.groups);
+        let expected = slot.map(|row, values| {
+            let factor = ops::temper(start as usize + row, slope, interval as usize, offset as usize);
+            values.iter_mut().for_each(|value| *value *= factor);
+        });
+        expected.assert_near(&found[0], &format!("temper {rows} x {width} on {gpu:?}"));
     });
 }
 
@@ -384,8 +402,10 @@ fn norms_that_cannot_be() {
 #[test]
 fn gates() {
     everywhere(|gpu, random, rows, width| {
-        for activation in [Activation::Silu, Activation::Gelu] {
-            let gate = Gate { activation, in_place: random.word() % 2 == 0, quantize: random.word() % 2 == 0 };
+        for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu] {
+            let bits = random.word();
+            let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
+            let gate = Gate { activation, is_gated, in_place, quantize };
             let of = format!("{gate:?} {rows} x {width} on {gpu:?}");
             let input = Slot::random(random, rows, width).map(|_, values| {
                 values.iter_mut().enumerate().for_each(|(i, value)| *value *= [0.1, 3.0, 40.0][i % 3]);
@@ -396,13 +416,15 @@ fn gates() {
             let target = if gate.in_place { &input } else { &output };
             let expected = target.map(|row, values| {
                 let factors = input.row(row).iter().zip(up.row(row));
-                values.iter_mut().zip(factors).for_each(|(to, (&x, up))| *to = ops::activate(activation, x) * up);
+                values.iter_mut().zip(factors).for_each(|(to, (&x, up))| {
+                    *to = ops::activate(activation, x) * if is_gated { *up } else { 1.0 };
+                });
             });
             let (input_bytes, up_bytes, output_bytes) = (input.bytes(), up.bytes(), output.bytes());
             let (integers, scales) = quantized_bytes(width as u32);
             let data = [
                 (!gate.in_place, Data::Read(&input_bytes)),
-                (true, Data::Read(&up_bytes)),
+                (is_gated, Data::Read(&up_bytes)),
                 (gate.in_place, Data::Change(&input_bytes)),
                 (!gate.in_place, Data::Change(&output_bytes)),
                 (gate.quantize, Data::Write(rows * integers as usize)),

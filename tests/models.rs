@@ -251,6 +251,11 @@ fn different_words_for_one_thing_give_the_same_logits() {
         ("olmo2-fused", "olmo2-plain"),
         ("qwen2moe-own-sizes", "qwen2moe-plain"),
         ("qwen3moe-own-sizes", "qwen3moe-plain"),
+        ("command-r-fused", "command-r-plain"),
+        ("hunyuan-dense-fused", "hunyuan-dense-plain"),
+        ("ernie4_5-plain", "llama-plain"),
+        ("internlm2-plain", "llama-plain"),
+        ("qwen2vl-plain", "qwen2-plain"),
     ] {
         assert!(logits(name) == logits(same), "{name} is not {same}");
     }
@@ -304,6 +309,18 @@ fn options_change_the_logits() {
         ("gpt-oss-window-base", "gpt-oss-plain"),
         ("gpt-oss-pattern-array", "gpt-oss-plain"),
         ("gpt-oss-no-window", "gpt-oss-plain"),
+        ("cohere2-wide-window", "cohere2-plain"),
+        ("cohere2-pattern", "cohere2-pattern-array"),
+        ("falcon-two-norms", "falcon-plain"),
+        ("gptneox-sequential", "gptneox-plain"),
+        ("stablelm-parallel", "stablelm-plain"),
+        ("stablelm-large", "stablelm-parallel"),
+        ("hunyuan_vl-alpha", "hunyuan_vl-plain"),
+        ("hunyuan-dense-plain", "exaone-plain"),
+        ("mistral3-even", "mistral3-plain"),
+        ("mistral3-yarn", "mistral3-log-multiplier"),
+        ("llama4-one-chunk", "llama4-plain"),
+        ("llama4-no-chunks", "llama4-one-chunk"),
     ] {
         let change = nmse(&logits(name), &logits(plain));
         assert!(change > 1e-3, "{name} differs from {plain} by {change:e}");
@@ -329,11 +346,24 @@ fn unknown_architectures_are_named_beside_the_known() {
 }
 
 #[test]
+fn what_unknown_architectures_need_is_said_and_what_comes_closest() {
+    let fails = |name: &str, words: &[&str]| assert_fails(Tiny::new("llama").set("general.architecture", name), words);
+    fails("mamba2", &["`mamba2` needs recurrent layers"]);
+    fails("t5", &["`t5` needs an encoder with cross attention"]);
+    fails("gemma3n", &["the closest is `gemma3`; `gemma3n` needs embeddings for each layer"]);
+    fails("Llama", &["the closest is `llama`"]);
+    fails("phi4", &["the closest is `phi3`"]);
+    fails("starcoder", &["the closest is `starcoder2`; `starcoder` needs positions that are learnt"]);
+}
+
+#[test]
 fn what_cannot_be_run_yet_is_said() {
     let tiny = || Tiny::new("llama");
     let gemma = Tiny::new("gemma").set("expert_count", 8u32);
     assert_fails(gemma, &["gemma.expert_count", "8", "no experts"]);
     assert_fails(tiny().big_endian(), &["big-endian", "little-endian weights"]);
+    let experts = Tiny::new("llama4").add("blk.0.ffn_gate_inp.weight", &[128, 16]);
+    assert_fails(experts, &["blk.0.ffn_gate_inp.weight", "no experts"]);
 }
 
 #[test]
@@ -381,7 +411,14 @@ fn required_keys_are_called_for() {
         assert_fails(Tiny::new("qwen2").unset(&[key]), &[&format!("qwen2.{key}"), "nothing"]);
         assert_fails(Tiny::new("qwen2").set(key, "many"), &[&format!("qwen2.{key}"), "many"]);
     }
-    assert_fails(Tiny::new("granite").unset(&["logit_scale"]), &["granite.logit_scale", "nothing"]);
+    for (family, key) in [
+        ("granite", "logit_scale"),
+        ("cohere2", "logit_scale"),
+        ("cohere2", "attention.sliding_window"),
+        ("gptneox", "use_parallel_residual"),
+    ] {
+        assert_fails(Tiny::new(family).unset(&[key]), &[&format!("{family}.{key}"), "nothing"]);
+    }
 }
 
 #[test]
@@ -409,6 +446,8 @@ fn numbers_that_cannot_be_are_named() {
     assert_fails(llama().set("attention.causal", false), &["llama.attention.causal", "false"]);
     let sections = Tiny::new("glm4").set("rope.dimension_sections", vec![2u32, 2, 2, 2]);
     assert_fails(sections, &["glm4.rope.dimension_sections", "2 in the fourth"]);
+    let sections = Tiny::new("hunyuan_vl").set("rope.dimension_sections", vec![4u32, 4, 4, 4]);
+    assert_fails(sections, &["hunyuan_vl.rope.dimension_sections", "4 in the fourth"]);
     assert_fails(llama().set("nextn_predict_layers", 2), &["llama.block_count", "2"]);
 }
 

@@ -8,6 +8,7 @@ struct Params {
     first_page: u32, // of the slab
     pages: u32,      // in the slab
     window: u32,     // positions that a token sees; 0: all
+    chunk: u32,      // positions of the chunks of which a token sees its own; 0: there are none
     query_start: u32,
     query_stride: u32,
     scale: f32,
@@ -34,7 +35,9 @@ const LEAST: f32 = -1e38;  // scores that count are higher
 // The first position that is seen from a position.
 fn first_seen(position: u32) -> u32 {
     let is_cut = params.window != 0u && position >= params.window;
-    return select(0u, position + 1u - params.window, is_cut);
+    let in_window = select(0u, position + 1u - params.window, is_cut);
+    let in_chunk = select(0u, position - position % max(params.chunk, 1u), params.chunk != 0u);
+    return max(in_window, in_chunk);
 }
 
 // The index in the slab of a page of the sequence, if it is there.

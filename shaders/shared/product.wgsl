@@ -3,7 +3,7 @@
 // Flags: INTEGER takes activations rounded to eight bits, otherwise they are f32. FLOATS: weights are floating-point.
 // VECTORS: the plane of quants is read by vec4. TABLES: the type has tables. OFFSETS: and offsets. HALVES: the halves of
 // a unit have scales of their own. TAIL: columns are no multiple of 32. BIAS: a vector is added. ADD: results are added to
-// what is there. GATE: rows come in pairs, of which the first goes through a curve (GELU, or else SILU) and is multiplied
+// what is there. GATE: rows come in pairs, of which the first goes through a curve (GELU, SQUARED_RELU, or else SILU) and is multiplied
 // with the second. QUANTIZE: results are written in eight bits instead, as `shared/quantize.wgsl` says.
 
 #include "shared/step.wgsl"
@@ -159,7 +159,11 @@ fn gated(pair: u32, gate: f32, up: f32) -> f32 {
     let inner = clamp(0.7978846 * value * (1.0 + 0.044715 * value * value), -20.0, 20.0);
     return 0.5 * value * (1.0 + tanh(inner)) * factor;
 #else
+#if SQUARED_RELU
+    return max(value, 0.0) * max(value, 0.0) * factor;
+#else
     return value / (1.0 + exp(-value)) * factor;
+#end
 #end
 }
 

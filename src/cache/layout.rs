@@ -77,7 +77,7 @@ impl CacheGroup {
                 key_size: kept.key_size as u32,
                 value_size: if kept.values_in_keys { 0 } else { kept.value_size as u32 },
             };
-            (kept.window.map(|window| window as u32), layer)
+            (kept.reach.most_seen().map(|positions| positions as u32), layer)
         }))
     }
 

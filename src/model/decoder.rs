@@ -7,8 +7,8 @@ use super::hyper::{Hyper, Scaling, ScalingKind};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::program::{
-    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Rope, RopeId, RopeStyle, Rows, Slot, SlotId,
-    Step, WeightId, Yarn,
+    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Reach, Rope, RopeId, RopeStyle, Rows, Slot,
+    SlotId, Step, WeightId, Yarn,
 };
 pub(super) use experts::Experts;
 
@@ -17,22 +17,35 @@ pub(super) struct Decoder {
     options: ProgramOptions,
     pub rope_style: RopeStyle,
     /// Which layers rotate queries and keys.
-    pub rotates: fn(usize) -> bool,
+    pub rotates: Vec<bool>,
     /// Which layers see only a window, and how wide that is.
     pub window: Option<Window>,
-    /// How queries and keys are normalised before they are rotated.
+    /// How all norms are computed. They have biases where the file has them.
+    pub norm: NormKind,
+    /// How queries and keys are normalised.
     pub query_key_norm: QueryKeyNorm,
+    /// Whether that is after they have been rotated.
+    pub norm_after_rotation: bool,
+    /// What queries are multiplied with at later positions.
+    pub temper: Option<Temper>,
     /// Whether there are norms before attention and feed-forward.
     pub pre_norms: bool,
+    /// What these are called. With one name for both there is one norm, if they are parallel.
+    pub attention_norm: &'static str,
+    pub feed_forward_norm: &'static str,
+    /// Whether the feed-forward reads the residual stream as it was before attention.
+    pub parallel: bool,
+    /// Whether there are norms before the last matrix of attention and of feed-forward.
+    pub inner_norms: bool,
     /// Whether there are norms behind them, before they join the residual stream.
     pub post_norms: bool,
-    /// What the norm before feed-forward is called.
-    pub feed_forward_norm: &'static str,
     /// Mixtures of experts in place of feed-forward.
     pub experts: Option<Experts>,
     /// Each head has one more score, of nothing.
     pub sinks: bool,
     pub activation: Activation,
+    /// Whether what the activation gives is multiplied with another matrix's product.
+    pub gated: bool,
     /// Gate and up matrices are one tensor, gate first, called `ffn_up`.
     pub fused_gate_up: bool,
     pub embedding_scale: Option<f32>,
@@ -46,7 +59,7 @@ pub(super) struct Decoder {
 
 /// Windows of attention on some layers.
 pub(super) struct Window {
-    pub positions: usize,
+    pub reach: Reach,
     /// Which layers.
     pub on: Vec<bool>,
     /// The base and scaling of windowed layers, where they rotate otherwise than the others.
@@ -66,17 +79,35 @@ impl Window {
                 (0..hyper.layers).map(|layer| every == 0 || layer % every + 1 < every).collect()
             }
         };
-        Ok((positions > 0).then_some(Window { positions, on, rope: None }))
+        Ok((positions > 0).then_some(Window { reach: Reach::Window(positions), on, rope: None }))
     }
+
+    /// Layers that rotate, where those without a window do not.
+    pub fn rotate_alone(window: Option<&Self>, layers: usize) -> Vec<bool> {
+        window.map_or(vec![true; layers], |window| window.on.clone())
+    }
+}
+
+/// As [`Op::Temper`].
+pub(super) struct Temper {
+    pub slope: f32,
+    pub interval: usize,
+    pub offset: usize,
+    /// Which layers.
+    pub on: Vec<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueryKeyNorm {
     None,
-    /// Each head by itself.
+    /// Each head by itself, all with the same weights.
     Heads,
+    /// Each head by itself, each with weights of its own.
+    OwnHeads,
     /// All heads together.
     Whole,
+    /// Each head by itself without weights, where they are rotated.
+    Unweighted,
 }
 
 impl Decoder {
@@ -84,15 +115,22 @@ impl Decoder {
         Decoder {
             options,
             rope_style: RopeStyle::Adjacent,
-            rotates: |_| true,
+            rotates: vec![true; hyper.layers],
             window: None,
+            norm: NormKind::Rms,
             query_key_norm: QueryKeyNorm::None,
+            norm_after_rotation: false,
+            temper: None,
             pre_norms: true,
-            post_norms: false,
+            attention_norm: "attn_norm",
             feed_forward_norm: "ffn_norm",
+            parallel: false,
+            inner_norms: false,
+            post_norms: false,
             experts: None,
             sinks: false,
             activation: Activation::Silu,
+            gated: true,
             fused_gate_up: false,
             embedding_scale: None,
             residual_scale: None,
@@ -180,8 +218,7 @@ impl Writer<'_, '_> {
             self.feed_forward(layer, stream)?;
         }
         self.layer = None;
-        let norm = self.tensors.vector("output_norm.weight", hyper.width)?;
-        self.norm(stream.residual, stream.normed, Some(norm), hyper.width);
+        self.norm("output_norm", stream.residual, stream.normed, hyper.width)?;
         // Many models multiply with the embedding table once more at the end.
         let output = self.tensors.optional("output.weight", hyper.width, hyper.vocabulary)?;
         let bias = self.tensors.optional_vector("output.bias", hyper.vocabulary)?;
@@ -207,23 +244,20 @@ impl Writer<'_, '_> {
         let values = self.slot("v", kv_heads * hyper.value_size, Rows::Tokens);
         let mut sums = self.slot("a", heads * hyper.value_size, Rows::Tokens);
 
-        let input = self.pre_norm(layer, "attn_norm", stream)?;
+        let input = self.pre_norm(layer, flags.attention_norm, stream)?;
         let products = self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?;
         self.push(Op::Linear { input, products });
-        for (name, slot) in [("attn_q_norm", queries), ("attn_k_norm", keys)] {
-            let group = match flags.query_key_norm {
-                QueryKeyNorm::None => continue,
-                QueryKeyNorm::Heads => hyper.key_size,
-                QueryKeyNorm::Whole => self.width(slot),
-            };
-            let weight = self.tensors.vector(&format!("blk.{layer}.{name}.weight"), group)?;
-            self.norm(slot, slot, Some(weight), group);
-        }
         let windowed = flags.window.as_ref().filter(|window| window.on.get(layer) == Some(&true));
-        if (flags.rotates)(layer) && hyper.rope_dimensions > 0 {
+        if !flags.norm_after_rotation {
+            self.query_key_norm(layer, queries, keys)?;
+        }
+        if flags.rotates.get(layer) == Some(&true) && hyper.rope_dimensions > 0 {
             let rope = RopeId(if windowed.is_some_and(|window| window.rope.is_some()) { 1 } else { 0 });
             self.push(Op::Rotate { slot: queries, head_size: hyper.key_size, rope });
             self.push(Op::Rotate { slot: keys, head_size: hyper.key_size, rope });
+        }
+        if flags.norm_after_rotation {
+            self.query_key_norm(layer, queries, keys)?;
         }
         let over = KeyValuesId(self.program.key_values.len());
         self.program.key_values.push(KeyValues {
@@ -232,9 +266,14 @@ impl Writer<'_, '_> {
             key_size: hyper.key_size,
             value_size: hyper.value_size,
             values_in_keys: false,
-            window: windowed.map(|window| window.positions),
+            reach: windowed.map_or(Reach::All, |window| window.reach),
         });
         self.push(Op::Store { keys, values: Some(values), to: over });
+        if let Some(Temper { slope, interval, offset, .. }) =
+            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
+        {
+            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
+        }
         let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
         let sinks = match flags.sinks {
             true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
@@ -250,6 +289,16 @@ impl Writer<'_, '_> {
             self.push(Op::Select { input: stream.residual, out: after.residual });
             sums = selected;
         }
+        // A feed-forward that does not wait for attention reads the same norm, or another of the same.
+        if flags.parallel && flags.feed_forward_norm != flags.attention_norm {
+            self.pre_norm(layer, flags.feed_forward_norm, after)?;
+        } else if flags.parallel && last {
+            self.push(Op::Select { input: stream.normed, out: after.normed });
+        }
+        if flags.inner_norms {
+            let width = self.width(sums);
+            self.norm(&format!("blk.{layer}.attn_sub_norm"), sums, sums, width)?;
+        }
         let product = self.product(layer, "attn_output", self.width(sums), after.branch)?;
         self.push(Op::Linear { input: sums, products: vec![product] });
         self.join(layer, "post_attention_norm", after)?;
@@ -258,7 +307,10 @@ impl Writer<'_, '_> {
 
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
         let flags = self.flags;
-        let input = self.pre_norm(layer, flags.feed_forward_norm, stream)?;
+        let input = match flags.parallel {
+            true => stream.normed,
+            false => self.pre_norm(layer, flags.feed_forward_norm, stream)?,
+        };
         match flags.experts.as_ref().filter(|experts| experts.on.get(layer) == Some(&true)) {
             Some(experts) => self.mixture(layer, experts, input, stream)?,
             None => self.gated_unit(layer, "", self.hyper.feed_forward[layer], input, stream.branch)?,
@@ -271,13 +323,21 @@ impl Writer<'_, '_> {
         let (flags, width, rows) = (self.flags, self.hyper.width, self.rows(out));
         let (gate, up) = (self.slot("gate", inner, rows), self.slot("up", inner, rows));
         let name = |part: &str| format!("ffn_{part}{suffix}");
-        let products = if flags.fused_gate_up {
-            self.stacked(layer, &name("up"), width, &[gate, up])?
-        } else {
-            vec![self.product(layer, &name("gate"), width, gate)?, self.product(layer, &name("up"), width, up)?]
+        let products = match (flags.gated, flags.fused_gate_up) {
+            (false, _) => vec![self.product(layer, &name("up"), width, gate)?],
+            (true, true) => self.stacked(layer, &name("up"), width, &[gate, up])?,
+            (true, false) => {
+                vec![self.product(layer, &name("gate"), width, gate)?, self.product(layer, &name("up"), width, up)?]
+            }
         };
         self.push(Op::Linear { input, products });
-        self.push(Op::Gate { activation: flags.activation, gate, up, out: gate });
+        self.push(match flags.gated {
+            true => Op::Gate { activation: flags.activation, gate, up, out: gate },
+            false => Op::Activate { activation: flags.activation, slot: gate },
+        });
+        if flags.inner_norms {
+            self.norm(&format!("blk.{layer}.ffn_sub_norm"), gate, gate, inner)?;
+        }
         let product = self.product(layer, &name("down"), inner, out)?;
         self.push(Op::Linear { input: gate, products: vec![product] });
         Ok(())
@@ -288,16 +348,35 @@ impl Writer<'_, '_> {
         if !self.flags.pre_norms {
             return Ok(stream.residual);
         }
-        let weight = self.tensors.vector(&format!("blk.{layer}.{name}.weight"), self.hyper.width)?;
-        self.norm(stream.residual, stream.normed, Some(weight), self.hyper.width);
+        self.norm(&format!("blk.{layer}.{name}"), stream.residual, stream.normed, self.hyper.width)?;
         Ok(stream.normed)
+    }
+
+    /// Normalises queries and keys.
+    fn query_key_norm(&mut self, layer: usize, queries: SlotId, keys: SlotId) -> Result<()> {
+        let (flags, head) = (self.flags, self.hyper.key_size);
+        for (name, slot) in [("attn_q_norm", queries), ("attn_k_norm", keys)] {
+            let (name, row) = (format!("blk.{layer}.{name}"), self.width(slot));
+            match flags.query_key_norm {
+                QueryKeyNorm::Heads => self.norm(&name, slot, slot, head)?,
+                QueryKeyNorm::Whole => self.norm(&name, slot, slot, row)?,
+                QueryKeyNorm::OwnHeads => {
+                    let weight = Some(self.tensors.shaped(&format!("{name}.weight"), &[head, row / head])?);
+                    self.push_norm(slot, slot, head, [weight, None]);
+                }
+                QueryKeyNorm::Unweighted if flags.rotates.get(layer) == Some(&true) => {
+                    self.push_norm(slot, slot, head, [None; 2]);
+                }
+                QueryKeyNorm::Unweighted | QueryKeyNorm::None => (),
+            }
+        }
+        Ok(())
     }
 
     /// Adds the branch to the residual stream.
     fn join(&mut self, layer: usize, post_norm: &str, stream: Stream) -> Result<()> {
         if self.flags.post_norms {
-            let weight = self.tensors.vector(&format!("blk.{layer}.{post_norm}.weight"), self.hyper.width)?;
-            self.norm(stream.branch, stream.branch, Some(weight), self.hyper.width);
+            self.norm(&format!("blk.{layer}.{post_norm}"), stream.branch, stream.branch, self.hyper.width)?;
         }
         if let Some(factor) = self.flags.residual_scale {
             self.push(Op::Scale { slot: stream.branch, factor });
@@ -339,9 +418,18 @@ impl Writer<'_, '_> {
         Ok(Product { weight, first_row: 0, bias, out })
     }
 
-    fn norm(&mut self, input: SlotId, out: SlotId, weight: Option<WeightId>, group: usize) {
-        let epsilon = self.hyper.epsilon;
-        self.push(Op::Norm { kind: NormKind::Rms, input, group, epsilon, weight, bias: None, out });
+    /// A norm by a weight of this name, and its bias if there is one.
+    fn norm(&mut self, name: &str, input: SlotId, out: SlotId, group: usize) -> Result<()> {
+        let weight = self.tensors.vector(&format!("{name}.weight"), group)?;
+        let bias = self.tensors.optional_vector(&format!("{name}.bias"), group)?;
+        self.push_norm(input, out, group, [Some(weight), bias]);
+        Ok(())
+    }
+
+    fn push_norm(&mut self, input: SlotId, out: SlotId, group: usize, [weight, bias]: [Option<WeightId>; 2]) {
+        let (kind, hyper) = (self.flags.norm, self.hyper);
+        let epsilon = if kind == NormKind::Layer { hyper.layer_epsilon } else { hyper.epsilon };
+        self.push(Op::Norm { kind, input, group, epsilon, weight, bias, out });
     }
 
     fn stream(&mut self, rows: Rows) -> Stream {

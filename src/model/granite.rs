@@ -17,7 +17,7 @@ pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
     decoder.logit_scale = Some(1.0 / logit_scale.ok_or_else(missing)?);
     // The key means something else by its name, but this is how files say that positions are not rotated.
     if hyper.flag("rope.scaling.finetuned")? == Some(false) {
-        decoder.rotates = |_| false;
+        decoder.rotates.fill(false);
     }
     Ok(())
 }

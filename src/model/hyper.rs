@@ -22,7 +22,10 @@ pub(super) struct Hyper<'m> {
     pub feed_forward: Vec<usize>,
     pub key_size: usize,
     pub value_size: usize,
+    /// Of norms by the root of the mean square.
     pub epsilon: f32,
+    /// Of norms that subtract the mean.
+    pub layer_epsilon: f32,
     pub rope_dimensions: usize,
     pub rope_base: f32,
     pub scaling: Scaling,
@@ -36,6 +39,8 @@ pub(super) struct Scaling {
     pub factor: f32,
     pub original_context: usize,
     pub attention_factor: f32,
+    /// How much of what YaRN makes up for is left out again; 0 where all of it counts.
+    pub log_multiplier: f32,
     pub beta_fast: f32,
     pub beta_slow: f32,
 }
@@ -64,6 +69,7 @@ impl<'m> Hyper<'m> {
             key_size: 0,
             value_size: 0,
             epsilon: 0.0,
+            layer_epsilon: 0.0,
             rope_dimensions: 0,
             rope_base: 0.0,
             scaling: Scaling::NONE,
@@ -88,8 +94,13 @@ impl<'m> Hyper<'m> {
         hyper.key_size = hyper.optional("attention.key_length")?.unwrap_or(shared);
         hyper.value_size = hyper.optional("attention.value_length")?.unwrap_or(shared);
         hyper.epsilon = hyper.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
+        hyper.layer_epsilon = hyper.number("attention.layer_norm_epsilon")?.unwrap_or(1e-5);
         hyper.rope_dimensions = hyper.optional("rope.dimension_count")?.unwrap_or(hyper.key_size);
         hyper.rope_base = hyper.number("rope.freq_base")?.unwrap_or(10_000.0);
+        // HunYuan's way to a longer context: a higher base.
+        if let (Some(alpha), 3..) = (hyper.positive("rope.scaling.alpha")?, hyper.key_size) {
+            hyper.rope_base *= alpha.powf(hyper.key_size as f32 / (hyper.key_size - 2) as f32);
+        }
         hyper.scaling = Scaling::read(&hyper)?;
         hyper.check()?;
         Ok(hyper)
@@ -130,6 +141,20 @@ impl<'m> Hyper<'m> {
     /// An array of numbers; empty if there is no such key.
     pub fn counts(&self, name: &str) -> Result<Vec<u32>> {
         Ok(self.metadata.u32s(&self.key(name))?.unwrap_or_default())
+    }
+
+    /// How many pairs rotate by each coordinate, in models that also see pictures. For text all coordinates are the same
+    /// but a fourth, which would be 0, and its pairs not rotated.
+    pub fn sections(&self) -> Result<Vec<u32>> {
+        const KEY: &str = "rope.dimension_sections";
+        let sections = self.counts(KEY)?;
+        match sections.get(3).filter(|&&other| other > 0) {
+            None => Ok(sections),
+            Some(other) => {
+                let found = format!("{other} in the fourth section");
+                Err(Error::metadata(self.key(KEY), found, "nothing in it"))
+            }
+        }
     }
 
     /// A yes or no.
@@ -221,6 +246,7 @@ impl Scaling {
         factor: 1.0,
         original_context: 0,
         attention_factor: 1.0,
+        log_multiplier: 0.0,
         beta_fast: 32.0,
         beta_slow: 1.0,
     };
@@ -228,7 +254,8 @@ impl Scaling {
     /// What sines and cosines are multiplied with: YaRN makes up for attention that spreads over a longer context.
     pub fn magnitude(&self) -> f32 {
         let grown = self.kind == ScalingKind::Yarn && self.factor > 1.0;
-        self.attention_factor * if grown { 1.0 + 0.1 * self.factor.ln() } else { 1.0 }
+        let made_up = |multiplier: f32| if grown { 1.0 + 0.1 * multiplier * self.factor.ln() } else { 1.0 };
+        self.attention_factor * made_up(1.0) / made_up(self.log_multiplier)
     }
 
     fn read(hyper: &Hyper) -> Result<Self> {
@@ -253,6 +280,7 @@ impl Scaling {
             factor: if kind == ScalingKind::None { 1.0 } else { factor },
             original_context: original.filter(|&positions| positions > 0).unwrap_or(hyper.context),
             attention_factor: hyper.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
+            log_multiplier: hyper.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0),
             beta_fast: hyper.number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
             beta_slow: hyper.number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
         })

@@ -7,19 +7,31 @@
 //! Everything that a program refers to is checked here, so backends can rely on it: a missing tensor, a wrong shape, an
 //! unknown architecture or kind of rope is an error that names it.
 
+mod bitnet;
+mod cohere;
 mod decoder;
+mod exaone;
 mod facts;
+mod falcon;
 mod gemma;
 mod glm4;
 mod gpt_oss;
 mod granite;
+mod hunyuan;
 mod hyper;
 mod llama;
+mod llama4;
+mod mistral3;
+mod nemotron;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod seed_oss;
 mod smollm3;
+mod stablelm;
+mod starcoder2;
 mod tensors;
+mod unknown;
 
 use crate::Result;
 use crate::error::Error;
@@ -56,6 +68,27 @@ const FAMILIES: &[(&str, Family)] = &[
     ("granite", granite::flags),
     ("glm4", glm4::flags),
     ("olmo2", olmo2::flags),
+    ("arcee", nemotron::arcee),
+    ("bitnet", bitnet::flags),
+    ("cohere2", cohere::cohere2),
+    ("command-r", cohere::command_r),
+    ("ernie4_5", llama::flags),
+    ("exaone", exaone::exaone),
+    ("exaone4", exaone::exaone4),
+    ("falcon", falcon::falcon),
+    ("gptneox", falcon::gptneox),
+    ("hunyuan-dense", hunyuan::flags),
+    ("hunyuan_vl", hunyuan::flags),
+    ("internlm2", llama::flags),
+    ("llama4", llama4::flags),
+    ("mistral3", mistral3::flags),
+    ("nemotron", nemotron::flags),
+    ("phi2", falcon::phi2),
+    ("qwen2vl", qwen::qwen2vl),
+    ("qwen3vl", qwen::qwen3vl),
+    ("seed_oss", seed_oss::flags),
+    ("stablelm", stablelm::flags),
+    ("starcoder2", starcoder2::flags),
 ];
 
 /// The architectures that have programs.
@@ -78,7 +111,9 @@ fn family(metadata: &Metadata) -> Result<(&str, &Family)> {
     let known = || format!("one of {}", architectures().collect::<Vec<_>>().join(", "));
     let architecture = metadata.str(KEY)?.ok_or_else(|| Error::metadata(KEY, "nothing", known()))?;
     let family = FAMILIES.iter().find(|(name, _)| *name == architecture);
-    let (_, family) = family.ok_or_else(|| Error::metadata(KEY, format!("`{architecture}`"), known()))?;
+    let unknown =
+        || Error::metadata(KEY, format!("`{architecture}`"), format!("{}{}", known(), unknown::hint(architecture)));
+    let (_, family) = family.ok_or_else(unknown)?;
     Ok((architecture, family))
 }
 

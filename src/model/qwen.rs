@@ -1,5 +1,6 @@
 //! Qwen 2 and 3. The second has biases on queries, keys and values; the third normalises each head's queries and keys.
 //! Both come with experts too: the second's have a shared one beside them, the third's weights are normalised.
+//! Those that also see pictures rotate by several coordinates, which are all the same for text.
 
 use super::decoder::{Decoder, Experts, QueryKeyNorm};
 use super::hyper::Hyper;
@@ -37,4 +38,14 @@ fn experts(hyper: &Hyper) -> Result<Option<Experts>> {
         experts.inner.iter_mut().for_each(|rows| *rows /= experts.used);
     }
     Ok(Some(Experts { gating: Gating::Softmax, normalise: false, ..experts }))
+}
+
+pub(super) fn qwen2vl(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    hyper.sections()?;
+    qwen2(hyper, tensors, decoder)
+}
+
+pub(super) fn qwen3vl(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    hyper.sections()?;
+    qwen3(hyper, tensors, decoder)
 }

@@ -5,7 +5,7 @@ use super::hyper::Hyper;
 use super::tensors::Tensors;
 use crate::Result;
 
-pub(super) fn flags(_: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
-    decoder.rotates = |layer| (layer + 1) % 4 != 0;
+pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    decoder.rotates = (0..hyper.layers).map(|layer| (layer + 1) % 4 != 0).collect();
     Ok(())
 }

@@ -57,6 +57,15 @@ impl<'f> Tensors<'f> {
         self.optional(name, length, 1)
     }
 
+    /// A vector that the file holds in rows of columns, as it does weights of heads.
+    pub fn shaped(&self, name: &str, [columns, rows]: &[usize; 2]) -> Result<WeightId> {
+        let id = self.matrix(name, *columns, *rows)?;
+        if let Some(weight) = self.used.borrow_mut().get_mut(id.0) {
+            (weight.columns, weight.rows) = (columns * rows, 1);
+        }
+        Ok(id)
+    }
+
     /// A matrix that may be missing.
     pub fn optional(&self, name: &str, columns: usize, rows: usize) -> Result<Option<WeightId>> {
         let Some(tensor) = self.file.tensor(name) else { return Ok(None) };

@@ -40,6 +40,11 @@ impl Sizes {
     }
 }
 
+/// Families with norms that subtract the mean, and those of them that have biases.
+const LAYER_NORMS: [&str; 8] =
+    ["command-r", "cohere2", "falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
+const NORM_BIASES: [&str; 6] = ["falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
+
 /// A metadata value.
 #[derive(Clone)]
 pub enum Fact {
@@ -79,7 +84,7 @@ impl Tiny {
     pub fn new(architecture: &str) -> Self {
         let sizes = match architecture {
             "qwen3" | "qwen3moe" | "gemma" => Sizes::odd_heads(2),
-            "gemma2" | "gpt-oss" | "smollm3" => Sizes::new(5),
+            "gemma2" | "gpt-oss" | "smollm3" | "cohere2" | "llama4" => Sizes::new(5),
             "gemma3" => Sizes { width: 64, ..Sizes::new(7) },
             _ => Sizes::new(2),
         };
@@ -116,13 +121,32 @@ impl Tiny {
                 .set("residual_scale", 0.7f32)
                 .set("attention.scale", 0.3f32)
                 .set("logit_scale", 0.8f32),
+            "command-r" => tiny.set("logit_scale", 0.8f32),
+            "cohere2" => tiny.set("logit_scale", 0.8f32).set("attention.sliding_window", 8),
+            "llama4" => tiny.set("attention.sliding_window", 8),
+            "mistral3" => {
+                let tiny = tiny.set("rope.scaling.original_context_length", 8);
+                tiny.set("attention.temperature_scale", 0.4f32)
+            }
+            "gptneox" => tiny.set("use_parallel_residual", true),
+            "qwen2vl" | "qwen3vl" => tiny.set("rope.dimension_sections", vec![6u32, 5, 5, 0]),
             "glm4" => tiny.set("rope.dimension_count", sizes.head_size as u32 / 2),
             _ => tiny,
         };
+        let tiny = match LAYER_NORMS.contains(&architecture) {
+            true => tiny.unset(&["attention.layer_norm_rms_epsilon"]).set("attention.layer_norm_epsilon", 0.01f32),
+            false => tiny,
+        };
         let width = sizes.width;
         let mut tiny = tiny.add("token_embd.weight", &[width, Sizes::VOCABULARY]).add("output_norm.weight", &[width]);
-        if !architecture.starts_with("gemma") {
+        if !architecture.starts_with("gemma") && !["command-r", "cohere2", "bitnet"].contains(&architecture) {
             tiny = tiny.add("output.weight", &[width, Sizes::VOCABULARY]);
+        }
+        if architecture == "phi2" {
+            tiny = tiny.add("output.bias", &[Sizes::VOCABULARY]);
+        }
+        if NORM_BIASES.contains(&architecture) {
+            tiny = tiny.add("output_norm.bias", &[width]);
         }
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
@@ -180,7 +204,7 @@ impl Tiny {
         let is = |names: &[&str]| names.contains(&architecture.as_str());
         let mut parts: Vec<(&str, Vec<usize>)> =
             vec![("attn_output.weight", vec![queries, width]), ("ffn_down.weight", vec![inner, width])];
-        if is(&["phi3"]) {
+        if is(&["phi3", "falcon", "gptneox"]) {
             parts.push(("attn_qkv.weight", vec![width, queries + 2 * keys]));
         } else {
             parts.push(("attn_q.weight", vec![width, queries]));
@@ -189,6 +213,8 @@ impl Tiny {
         }
         if is(&["phi3", "glm4"]) {
             parts.push(("ffn_up.weight", vec![width, 2 * inner]));
+        } else if is(&["falcon", "gptneox", "phi2", "nemotron", "starcoder2", "arcee"]) {
+            parts.push(("ffn_up.weight", vec![width, inner]));
         } else {
             parts.push(("ffn_gate.weight", vec![width, inner]));
             parts.push(("ffn_up.weight", vec![width, inner]));
@@ -197,28 +223,47 @@ impl Tiny {
             parts.push(("attn_sinks.weight", vec![heads]));
             parts.push(("attn_output.bias", vec![width]));
         }
-        if is(&["qwen2", "qwen2moe", "gpt-oss"]) {
+        if is(&["qwen2", "qwen2moe", "gpt-oss", "qwen2vl", "starcoder2", "phi2", "seed_oss"]) {
             parts.push(("attn_q.bias", vec![queries]));
             parts.push(("attn_k.bias", vec![keys]));
             parts.push(("attn_v.bias", vec![keys]));
         }
-        if is(&["qwen3", "qwen3moe", "gemma3"]) {
+        if is(&["gptneox"]) {
+            parts.push(("attn_qkv.bias", vec![queries + 2 * keys]));
+        }
+        if is(&["starcoder2", "phi2", "gptneox"]) {
+            parts.push(("attn_output.bias", vec![width]));
+            parts.push(("ffn_up.bias", vec![inner]));
+            parts.push(("ffn_down.bias", vec![width]));
+        }
+        if is(&["bitnet"]) {
+            parts.push(("attn_sub_norm.weight", vec![queries]));
+            parts.push(("ffn_sub_norm.weight", vec![inner]));
+        }
+        if is(&["qwen3", "qwen3moe", "gemma3", "qwen3vl", "exaone4", "hunyuan-dense", "hunyuan_vl"]) {
             parts.push(("attn_q_norm.weight", vec![head_size]));
             parts.push(("attn_k_norm.weight", vec![head_size]));
         }
         if is(&["olmo2"]) {
             parts.push(("attn_q_norm.weight", vec![queries]));
             parts.push(("attn_k_norm.weight", vec![keys]));
-        } else {
+        }
+        if !is(&["olmo2", "exaone4"]) {
             parts.push(("attn_norm.weight", vec![width]));
+            if is(&NORM_BIASES) {
+                parts.push(("attn_norm.bias", vec![width]));
+            }
         }
-        if !is(&["olmo2", "gpt-oss"]) {
-            parts.push(("ffn_norm.weight", vec![width]));
-        }
-        if is(&["gemma2", "gemma3", "glm4", "olmo2", "gpt-oss"]) {
+        if is(&["seed_oss", "gpt-oss"]) {
             parts.push(("post_attention_norm.weight", vec![width]));
+        } else if !is(&["olmo2", "exaone4", "command-r", "cohere2", "falcon", "phi2"]) {
+            parts.push(("ffn_norm.weight", vec![width]));
+            if is(&NORM_BIASES) {
+                parts.push(("ffn_norm.bias", vec![width]));
+            }
         }
-        if is(&["gemma2", "gemma3", "glm4", "olmo2"]) {
+        if is(&["gemma2", "gemma3", "glm4", "olmo2", "exaone4"]) {
+            parts.push(("post_attention_norm.weight", vec![width]));
             parts.push(("post_ffw_norm.weight", vec![width]));
         }
         parts.iter().fold(self, |tiny, (name, shape)| tiny.add(&format!("blk.{layer}.{name}"), shape))
@@ -360,7 +405,7 @@ impl Tiny {
         let tied = !self.tensors.iter().any(|(name, ..)| name == "output.weight");
         let (middle, spread) = match part.rsplit('.').next().unwrap_or(part) {
             "rope_freqs" | "rope_factors_long" | "rope_factors_short" => (2.0, 0.9),
-            part if part.ends_with("_norm") => (1.0, 0.5),
+            part if part.contains("_norm") && name.ends_with(".weight") => (1.0, 0.5),
             "attn_sinks" => (0.0, 3.0),
             _ if name.ends_with(".bias") => (0.0, 0.5),
             "token_embd" if tied => (0.0, 4.0 / (shape[0] as f32).sqrt()),

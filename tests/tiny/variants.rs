@@ -15,7 +15,24 @@ pub struct Variant {
 /// All variants of all families.
 pub fn all() -> Vec<Variant> {
     let mut variants = vec![];
-    let families = [llama, rope, qwen, gemma, gemma2, gemma3, phi3, granite, others, olmo2, experts, gpt_oss];
+    let families = [
+        llama,
+        rope,
+        qwen,
+        gemma,
+        gemma2,
+        gemma3,
+        phi3,
+        granite,
+        others,
+        olmo2,
+        cohere,
+        without_gate,
+        layer_norms,
+        likes_of_llama,
+        experts,
+        gpt_oss,
+    ];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
             let name = format!("{}-{name}", tiny.architecture);
@@ -42,7 +59,7 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let layers = pick(&[1, 2, 3, 5, 7]);
     let (head_size, kv_heads) = (pick(&[8, 16, 24, 32, 64]), pick(&[1, 2, 3]));
     let heads = kv_heads * pick(&[1, 2, 4]);
-    let width_is_heads = ["qwen2", "qwen2moe", "phi3", "olmo2"].contains(&family); // to the reference
+    let width_is_heads = WIDTH_IS_HEADS.contains(&family);
     let sizes = Sizes {
         width: if width_is_heads { heads * head_size } else { pick(&[64, 72, 104, 128]) },
         heads: vec![heads; layers],
@@ -52,13 +69,39 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     };
     let tiny = mix_rope(Tiny::with_sizes(family, sizes.clone()), head_size, &mut pick);
     let tiny = match family {
-        "gemma2" | "gemma3" | "olmo2" | "gpt-oss" => mix_windows(tiny, &mut pick),
-        "gemma" | "qwen2moe" => tiny, // which are tied, or never
+        "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" => mix_windows(tiny, &mut pick),
+        "gemma" | "command-r" | "bitnet" => tiny,
+        family if UNTIED.contains(&family) => tiny,
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
         _ => tiny,
     };
     mix_query_key_value(tiny, &sizes, &mut pick)
 }
+
+/// To the reference, heads make up the width of these.
+const WIDTH_IS_HEADS: [&str; 16] = [
+    "qwen2moe",
+    "qwen2",
+    "phi3",
+    "olmo2",
+    "bitnet",
+    "cohere2",
+    "command-r",
+    "exaone4",
+    "falcon",
+    "gptneox",
+    "internlm2",
+    "nemotron",
+    "phi2",
+    "qwen2vl",
+    "stablelm",
+    "starcoder2",
+];
+/// Of these it wants a matrix for logits of their own.
+const UNTIED: [&str; 6] = ["qwen2moe", "gptneox", "internlm2", "nemotron", "phi2", "stablelm"];
+/// These rotate parts of heads.
+const PARTIAL: [&str; 10] =
+    ["phi3", "glm4", "gemma2", "gemma3", "cohere2", "command-r", "gptneox", "nemotron", "phi2", "stablelm"];
 
 type Pick<'a> = &'a mut dyn FnMut(&[usize]) -> usize;
 
@@ -72,7 +115,7 @@ fn mix_rope(tiny: Tiny, head_size: usize, pick: Pick) -> Tiny {
             tiny.set("rope.scaling.original_context_length", pick(&[8, 32, 200]) as u32)
         }
     };
-    let partial = ["phi3", "glm4", "gemma2", "gemma3"].contains(&tiny.architecture.as_str());
+    let partial = PARTIAL.contains(&tiny.architecture.as_str());
     match partial && pick(&[0, 1]) == 1 {
         true => tiny.set("rope.dimension_count", head_size as u32 / 2),
         false => tiny,
@@ -94,7 +137,8 @@ fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
     let (queries, keys) = (sizes.heads[0] * sizes.head_size, sizes.kv_heads[0] * sizes.head_size);
     let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
     let tiny = match tiny.architecture.as_str() {
-        "qwen2" | "qwen2moe" | "gpt-oss" => return tiny,
+        "qwen2" | "qwen2moe" | "gpt-oss" | "qwen2vl" | "starcoder2" | "phi2" | "seed_oss" | "bitnet" | "falcon"
+        | "gptneox" => return tiny,
         "phi3" => tiny,
         _ if fuse => tiny.fuse_query_key_value(),
         _ => tiny,
@@ -332,4 +376,97 @@ fn olmo2(add: Add) {
     let layers = vec![true, false, true, true, false];
     add("windows-array", yarn(deep()).set("attention.sliding_window_pattern", layers));
     add("windows-base", deep().set("rope.freq_base_swa", 500f32));
+}
+
+fn cohere(add: Add) {
+    let plain = || Tiny::new("command-r");
+    add("plain", plain());
+    add("no-scale", plain().unset(&["logit_scale"]));
+    add("fused", plain().fuse_query_key_value());
+    // The largest model, by which the reference means any of 64 layers or more.
+    let tiny = Tiny::with_sizes("command-r", narrow(64)).add_to_layers("attn_q_norm.weight", &[16, 2]);
+    add("64-layers", tiny.add_to_layers("attn_k_norm.weight", &[16, 1]));
+    let plain = || Tiny::new("cohere2");
+    add("plain", plain());
+    add("wide-window", plain().set("attention.sliding_window", 100));
+    add("pattern", plain().set("attention.sliding_window_pattern", 3));
+    let layers = vec![false, true, true, false, true];
+    add("pattern-array", plain().set("attention.sliding_window_pattern", layers));
+    add("biases", plain().add_to_layers("attn_qkv.bias", &[256]).fuse_query_key_value());
+}
+
+/// Sizes of models with many layers whose heads make up the width.
+fn narrow(layers: usize) -> Sizes {
+    Sizes { heads: vec![2; layers], ..Sizes::thin(layers) }
+}
+
+fn without_gate(add: Add) {
+    add("plain", Tiny::new("falcon"));
+    add("tied", Tiny::new("falcon").remove("output.weight"));
+    add("one-kv-head", Tiny::with_sizes("falcon", Sizes { kv_heads: vec![1; 2], ..Sizes::new(2) }));
+    let two = Tiny::new("falcon").add_to_layers("attn_norm_2.weight", &[128]);
+    add("two-norms", two.add_to_layers("attn_norm_2.bias", &[128]));
+    add("plain", Tiny::new("phi2"));
+    add("partial", Tiny::new("phi2").set("rope.dimension_count", 12));
+    add("plain", Tiny::new("gptneox"));
+    add("sequential", Tiny::new("gptneox").set("use_parallel_residual", false));
+    add("partial", Tiny::new("gptneox").set("rope.dimension_count", 8));
+    add("plain", Tiny::new("starcoder2"));
+    add("tied", Tiny::new("starcoder2").remove("output.weight"));
+    add("plain", Tiny::new("nemotron"));
+    add("partial", Tiny::new("nemotron").set("rope.dimension_count", 16));
+    let biases = Tiny::new("nemotron").add_to_layers("attn_output.bias", &[128]).add_to_layers("ffn_up.bias", &[96]);
+    add("biases", biases.add_to_layers("ffn_down.bias", &[128]));
+    add("plain", Tiny::new("arcee"));
+    add("freqs", Tiny::new("arcee").add("rope_freqs.weight", &[16]));
+}
+
+fn layer_norms(add: Add) {
+    let plain = || Tiny::new("stablelm");
+    add("plain", plain());
+    add("partial", plain().set("rope.dimension_count", 8));
+    let biases = plain().add_to_layers("attn_q.bias", &[128]).add_to_layers("attn_k.bias", &[64]);
+    add("biases", biases.add_to_layers("attn_v.bias", &[64]));
+    // The one of 12 billion parameters.
+    let mut large = plain();
+    for layer in 0..2 {
+        large = large.remove(&format!("blk.{layer}.ffn_norm.weight")).remove(&format!("blk.{layer}.ffn_norm.bias"));
+    }
+    add("parallel", large.clone());
+    let large = large.add_to_layers("attn_q_norm.weight", &[32, 4]);
+    add("large", large.add_to_layers("attn_k_norm.weight", &[32, 2]));
+}
+
+fn likes_of_llama(add: Add) {
+    for family in ["ernie4_5", "exaone", "internlm2", "hunyuan-dense", "hunyuan_vl", "seed_oss", "qwen2vl", "qwen3vl"] {
+        add("plain", Tiny::new(family));
+    }
+    add("alpha", Tiny::new("hunyuan_vl").set("rope.scaling.alpha", 50f32));
+    add("no-epsilon", Tiny::new("qwen2vl").set("attention.layer_norm_rms_epsilon", 0f32));
+    add("fused", Tiny::new("hunyuan-dense").fuse_query_key_value());
+    add("tied", Tiny::new("seed_oss").remove("output.weight"));
+    let mut bare = Tiny::new("seed_oss");
+    for (layer, part) in [(0, "q"), (0, "k"), (0, "v"), (1, "q"), (1, "k"), (1, "v")] {
+        bare = bare.remove(&format!("blk.{layer}.attn_{part}.bias"));
+    }
+    add("no-biases", bare);
+    add("freqs", Tiny::new("exaone").add("rope_freqs.weight", &[16]));
+    add("plain", Tiny::new("bitnet"));
+    let tempered = || Tiny::new("mistral3");
+    add("plain", tempered());
+    add("even", tempered().set("attention.temperature_scale", 0f32));
+    let yarn = tempered().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 16f32);
+    add("yarn", yarn.clone());
+    add("log-multiplier", yarn.set("rope.scaling.yarn_log_multiplier", 0.7f32));
+    let chunked = || Tiny::new("llama4");
+    add("plain", chunked());
+    add("one-chunk", chunked().unset(&["attention.sliding_window"]));
+    add("no-chunks", chunked().set("attention.sliding_window", 0));
+    add("plain", Tiny::new("exaone4"));
+    add("tied", Tiny::new("exaone4").remove("output.weight"));
+    // The one of 32 billion parameters, by which the reference means one of 64 layers.
+    let large = Tiny::with_sizes("exaone4", narrow(64)).set("attention.sliding_window", 8);
+    add("64-layers", large);
+    let odd = Tiny::with_sizes("exaone4", Sizes::new(5)).set("attention.sliding_window", 8);
+    add("ignored-window", odd);
 }

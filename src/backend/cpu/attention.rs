@@ -126,7 +126,7 @@ impl Attention {
 
     /// The first position that is seen from a position.
     fn first_seen(&self, position: usize) -> usize {
-        self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window))
+        self.shape.reach.first_seen(position)
     }
 
     /// All positions that some tokens of the batch see.

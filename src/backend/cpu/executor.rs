@@ -12,7 +12,7 @@ use super::matrix::{Matrix, MatrixOptions, Stack};
 use super::memory::{self, PageMemory, store};
 use super::ops;
 use super::pool::Pool;
-use super::simd::rows::{Add, Gate, Norm, Rotate, Softcap, Turn};
+use super::simd::rows::{Activate, Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
@@ -303,6 +303,19 @@ impl Executor {
                     let [from, to] = two(slots, part.from, *out)?;
                     let rows = from.chunks(from_width).zip(to.chunks_mut(to_width));
                     rows.for_each(|(from, to)| ops::copy(part, from, to));
+                }
+            }
+            Op::Activate { activation, slot } => {
+                let (level, activation) = (self.level, *activation);
+                self.pool.change(to_write(slots, *slot), CHUNK_NUMBERS, move |_, values| {
+                    on(level, Activate { activation, values });
+                });
+            }
+            Op::Temper { slot, slope, interval, offset } => {
+                let (width, start) = (self.width(*slot), run.positions.start as usize);
+                for (row, position) in to_write(slots, *slot).chunks_mut(width).zip(start..) {
+                    let factor = ops::temper(position, *slope, *interval, *offset);
+                    row.iter_mut().for_each(|x| *x *= factor);
                 }
             }
             Op::Add { from, to } => {

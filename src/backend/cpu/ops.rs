@@ -121,7 +121,13 @@ pub fn gate(activation: Activation, gate: f32, up: f32) -> f32 {
     activate(activation, gate) * up
 }
 
-/// The curve of a gated unit.
+/// What queries are multiplied with at a position, in models that temper them.
+pub fn temper(position: usize, slope: f32, interval: usize, offset: usize) -> f32 {
+    let intervals = (position + offset) / interval.max(1);
+    1.0 + slope * (1.0 + intervals as f32).ln()
+}
+
+/// The curve between the matrices of a feed-forward.
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
@@ -133,6 +139,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
             const ROOT_2_OVER_PI: f32 = 0.797_884_6;
             0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
         }
+        Activation::SquaredRelu => x.max(0.0) * x.max(0.0),
     }
 }
 
@@ -346,5 +353,17 @@ mod tests {
         assert_eq!(to, [1.0, 2.0, 4.0, 5.0, 0.0]);
         copy(&Runs { from_stride: 0, ..runs }, &[0.0, 1.0, 2.0], &mut to);
         assert_eq!(to, [1.0, 2.0, 1.0, 2.0, 0.0]);
+    }
+
+    #[test]
+    fn squares_of_what_is_positive() {
+        assert_near(&[-2.0, 0.0, 3.0].map(|x| activate(Activation::SquaredRelu, x)), &[0.0, 0.0, 9.0]);
+    }
+
+    #[test]
+    fn tempering_grows_by_intervals() {
+        let factors = [0, 6, 7, 8, 15].map(|position| temper(position, 0.5, 8, 1));
+        assert_near(&factors, &[1.0, 1.0, 1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 2f32.ln(), 1.0 + 0.5 * 3f32.ln()]);
+        assert_near(&[temper(7, 0.5, 8, 0), temper(8, 0.5, 8, 0)], &[1.0, 1.0 + 0.5 * 2f32.ln()]);
     }
 }

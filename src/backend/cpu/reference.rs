@@ -133,6 +133,15 @@ impl Reference {
                 }
                 slots[out.0] = to;
             }
+            Op::Activate { activation, slot } => {
+                slots[slot.0].iter_mut().for_each(|x| *x = ops::activate(*activation, *x));
+            }
+            Op::Temper { slot, slope, interval, offset } => {
+                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(start..) {
+                    let factor = ops::temper(position, *slope, *interval, *offset);
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
             Op::Add { from, to } => {
                 let from = slots[from.0].clone();
                 slots[to.0].iter_mut().zip(from).for_each(|(to, from)| *to += from);
@@ -156,15 +165,14 @@ impl Reference {
         let (query_width, sum_width) = (self.width(*queries), self.width(*out));
         let start = sequence.len() as usize;
         // What the first token of the batch sees first; later ones see less far back.
-        let first_seen = |position: usize| shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let from = first_seen(start);
+        let from = shape.reach.first_seen(start);
         let mut sums = std::mem::take(&mut slots[out.0]);
         for head in 0..*heads {
             let kv_head = head / (heads / shape.heads);
             let (keys, values) = load(memory, sequence, place, (shape, kv_head), from..start + batch.tokens.len())?;
             let rows = slots[queries.0].chunks(query_width).zip(sums.chunks_mut(sum_width));
             for (position, (query, sum)) in (start..).zip(rows) {
-                let first = first_seen(position);
+                let first = shape.reach.first_seen(position);
                 let (skipped, seen) = (first - from, position + 1 - first);
                 ops::attend(
                     &query[head * shape.key_size..][..shape.key_size],

@@ -129,6 +129,8 @@ pub struct AttendParams {
     pub pages: u32,
     /// How many positions, its own among them, a token sees; 0 for all.
     pub window: u32,
+    /// The length of the chunks of which a token sees its own; 0 if there are none.
+    pub chunk: u32,
     /// The slot of the queries.
     pub query_start: u32,
     /// From token to token.

@@ -5,7 +5,7 @@ use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan};
 use super::record::{Draft, Size};
-use super::rows::{self, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams};
+use super::rows::{self, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams, TemperParams};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
@@ -96,7 +96,19 @@ impl Drafting<'_> {
             }
             Node::Norm { .. } => self.norm(node, drafts)?,
             Node::Product(stack) => self.product(index, stack, drafts)?,
-            Node::Gate { activation, gate, up, out } => self.gate(*activation, [*gate, *up, *out], drafts),
+            Node::Gate { activation, gate, up, out } => self.gate(*activation, *up, [*gate, *out], drafts),
+            &Node::Temper { slot, slope, interval, offset } => {
+                let params = TemperParams {
+                    outputs: rows::outputs(Rows::Tokens),
+                    width: self.width(slot),
+                    values: self.view(slot),
+                    slope,
+                    interval: interval.max(1) as u32,
+                    offset: offset as u32,
+                };
+                drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(slot)], slot));
+                drafts.wrote(slot, false);
+            }
             Node::Scale { slot, factor } => {
                 let (outputs, width) = (self.outputs(*slot), self.width(*slot));
                 let params = ScaleParams { outputs, width, values: self.view(*slot), factor: *factor };
@@ -124,18 +136,21 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    fn gate(&self, activation: Activation, [gate, up, out]: [SlotId; 3], drafts: &mut Drafts) {
+    fn gate(&self, activation: Activation, up: Option<SlotId>, [gate, out]: [SlotId; 2], drafts: &mut Drafts) {
         let in_place = gate == out;
         let params = GateParams {
             outputs: self.outputs(out),
             width: self.width(out),
             gate: self.view(gate),
-            up: self.view(up),
+            up: up.map(|up| self.view(up)).unwrap_or_default(),
             output: self.view(out),
         };
-        let kernel = params.kernel(rows::Gate { activation, in_place, quantize: false }, 1);
-        let [gate, up, output] = [gate, up, out].map(|slot| self.slots.buffer(slot));
-        let buffers = if in_place { vec![up, gate] } else { vec![gate, up, output] };
+        let is_gated = up.is_some();
+        let kernel = params.kernel(rows::Gate { activation, is_gated, in_place, quantize: false }, 1);
+        let buffer = |slot| self.slots.buffer(slot);
+        // What is read comes first, and the gate is written if the result takes its place.
+        let read = [(!in_place).then_some(gate), up].into_iter().flatten();
+        let buffers: Vec<&wgpu::Buffer> = read.chain([out]).map(buffer).collect();
         drafts.list.push(self.rows(kernel, params, &buffers, out));
         drafts.wrote(out, false);
     }

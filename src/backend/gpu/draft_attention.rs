@@ -9,7 +9,7 @@ use super::record::{Draft, Size};
 use super::rotate::{RotateBinding, RotateParams, Rotation};
 use crate::Result;
 use crate::cache::{CacheFormat, LayerPlace};
-use crate::program::{KeyValuesId, Program, RopeId, RopeStyle, SlotId, WeightId};
+use crate::program::{KeyValuesId, Program, Reach, RopeId, RopeStyle, SlotId, WeightId};
 
 /// A slot that is turned: its heads' size, and how.
 type Turned = (SlotId, usize, RopeId);
@@ -115,12 +115,14 @@ impl Drafting<'_> {
         let (place, pages) = self.pages_of(*over)?;
         let attention = Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
         let (query, result) = (self.slots.view(*queries), self.slots.view(*out));
+        let reach = self.program.key_values[over.0].reach;
         let splits = attention.splits(self.tokens, self.cache.limits().context_tokens);
         let params = |slab: usize| AttendParams {
             table_start: self.step.table_starts.get(place.group).copied().unwrap_or_default(),
             first_page: slab as u32 * pages.slab_pages,
             pages: pages.slab_pages,
-            window: self.program.key_values[over.0].window.unwrap_or(0) as u32,
+            window: if let Reach::Window(positions) = reach { positions as u32 } else { 0 },
+            chunk: if let Reach::Chunk(positions) = reach { positions as u32 } else { 0 },
             query_start: query.start,
             query_stride: query.stride,
             scale: *scale,

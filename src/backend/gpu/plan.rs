@@ -44,8 +44,10 @@ pub enum Node {
     Rotate(Rotation),
     /// As [`Op::Attend`].
     Attend { queries: SlotId, over: KeyValuesId, heads: usize, scale: f32, softcap: Option<f32>, out: SlotId },
-    /// As [`Op::Gate`].
-    Gate { activation: Activation, gate: SlotId, up: SlotId, out: SlotId },
+    /// As [`Op::Gate`] or, if there is nothing to multiply with, [`Op::Activate`].
+    Gate { activation: Activation, gate: SlotId, up: Option<SlotId>, out: SlotId },
+    /// As [`Op::Temper`].
+    Temper { slot: SlotId, slope: f32, interval: usize, offset: usize },
     /// As [`Op::Scale`].
     Scale { slot: SlotId, factor: f32 },
     /// As [`Op::Softcap`].
@@ -68,8 +70,8 @@ impl Node {
                 rotation.turned.iter().map(|(slot, ..)| *slot).chain(stored).collect()
             }
             Node::Attend { queries, .. } => vec![*queries],
-            Node::Gate { gate, up, .. } => vec![*gate, *up],
-            Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
+            Node::Gate { gate, up, .. } => [*gate].into_iter().chain(*up).collect(),
+            Node::Scale { slot, .. } | Node::Softcap { slot, .. } | Node::Temper { slot, .. } => vec![*slot],
         }
     }
 
@@ -85,7 +87,7 @@ impl Node {
             Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
             Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
-            Node::Scale { slot, .. } | Node::Softcap { slot, .. } => vec![*slot],
+            Node::Scale { slot, .. } | Node::Softcap { slot, .. } | Node::Temper { slot, .. } => vec![*slot],
         }
     }
 }
@@ -303,7 +305,9 @@ impl Plan {
             &Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
                 Node::Attend { queries, over, heads, scale, softcap, out }
             }
-            &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up, out },
+            &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up: Some(up), out },
+            &Op::Activate { activation, slot } => Node::Gate { activation, gate: slot, up: None, out: slot },
+            &Op::Temper { slot, slope, interval, offset } => Node::Temper { slot, slope, interval, offset },
             // No family writes them yet.
             Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } | Op::Copy { .. } => return 1,
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },

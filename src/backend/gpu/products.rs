@@ -122,6 +122,7 @@ impl ProductKernel {
             .flag("ADD", epilogue.add)
             .flag("GATE", epilogue.gate.is_some())
             .flag("GELU", epilogue.gate == Some(Activation::Gelu))
+            .flag("SQUARED_RELU", epilogue.gate == Some(Activation::SquaredRelu))
     }
 
     /// Whether there is a kernel that rounds gated pairs for up to so many tokens: the subgroups of a workgroup have to
@@ -161,6 +162,7 @@ pub(super) fn variants() -> Vec<Variant> {
         Epilogue { add: true, ..Epilogue::default() },
         gate(Activation::Silu),
         Epilogue { bias: true, ..gate(Activation::Gelu) },
+        gate(Activation::SquaredRelu),
     ];
     let kinds = [TensorType::F32, TensorType::Q4_0, TensorType::IQ2_XS];
     for layout in super::layout::all().iter().filter(|layout| kinds.contains(&layout.kind())) {

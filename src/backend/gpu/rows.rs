@@ -96,6 +96,31 @@ impl SoftcapParams {
     }
 }
 
+/// Multiplies queries by what grows with their position, in place.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct TemperParams {
+    /// See [`outputs`]: positions are those of tokens, so there is a row for each.
+    pub outputs: u32,
+    /// Numbers in a row.
+    pub width: u32,
+    /// What is multiplied.
+    pub values: View,
+    /// How fast the factor grows.
+    pub slope: f32,
+    /// How many neighbouring positions share a factor.
+    pub interval: u32,
+    /// Added to positions.
+    pub offset: u32,
+}
+
+impl TemperParams {
+    /// Writes the values.
+    pub fn kernel(&self, most_rows: u32) -> Kernel {
+        simple("temper.wgsl", "uuw", self.width, most_rows)
+    }
+}
+
 /// Copies the rows of some tokens.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
@@ -300,18 +325,20 @@ impl Norm {
     }
 }
 
-/// Which gated unit.
+/// Which gated unit, or which curve alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gate {
     /// The curve.
     pub activation: Activation,
+    /// What comes of it is multiplied with something.
+    pub is_gated: bool,
     /// The result takes the place of the gate.
     pub in_place: bool,
     /// The result is also written in eight bits.
     pub quantize: bool,
 }
 
-/// activation(gate) · up
+/// activation(gate) · up, or activation(gate)
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct GateParams {
@@ -321,14 +348,14 @@ pub struct GateParams {
     pub width: u32,
     /// What goes through the curve.
     pub gate: View,
-    /// What it is multiplied with.
+    /// What it is multiplied with, if [`Gate::is_gated`].
     pub up: View,
     /// The result, if not [`Gate::in_place`].
     pub output: View,
 }
 
 impl GateParams {
-    /// Reads the gate (if not in place) and what it is multiplied with; writes the gate (if in place) or the output,
+    /// Reads the gate (if not in place) and what it is multiplied with (if anything); writes the gate (if in place) or the output,
     /// integers and scales.
     pub fn kernel(&self, gate: Gate, most_rows: u32) -> Kernel {
         Kernel { variant: gate.variant(), groups: grid(self.width.div_ceil(COLUMNS), most_rows) }
@@ -337,15 +364,17 @@ impl GateParams {
 
 impl Gate {
     fn variant(self) -> Variant {
-        let Gate { activation, in_place, quantize } = self;
+        let Gate { activation, is_gated, in_place, quantize } = self;
         let variant = Variant::new("gate.wgsl", "")
             .flag("GELU", activation == Activation::Gelu)
+            .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
+            .flag("GATED", is_gated)
             .flag("IN_PLACE", in_place)
             .flag("QUANTIZE", quantize)
             .constant("THREADS", 64);
         Storage::of(variant)
             .read("GATE", !in_place)
-            .read("UP", true)
+            .read("UP", is_gated)
             .write("GATE", in_place)
             .write("OUTPUT", !in_place)
             .write("XQ", quantize)
@@ -463,7 +492,6 @@ pub struct Draw {
 
 /// Every shader of this family, without tiers.
 pub(super) fn variants() -> Vec<Variant> {
-    let all = [false, true];
     let mut variants = vec![];
     for kind in [Some(NormKind::Rms), Some(NormKind::Layer), Some(NormKind::L2), None] {
         for bits in 0..32 {
@@ -484,14 +512,16 @@ pub(super) fn variants() -> Vec<Variant> {
             }
         }
     }
-    for activation in [Activation::Silu, Activation::Gelu] {
-        for in_place in all {
-            variants.extend(all.map(|quantize| Gate { activation, in_place, quantize }.variant()));
+    for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu] {
+        for bits in 0..8 {
+            let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
+            variants.push(Gate { activation, is_gated, in_place, quantize }.variant());
         }
     }
     let kernels = [
         ScaleParams::default().kernel(1),
         SoftcapParams::default().kernel(1),
+        TemperParams::default().kernel(1),
         SelectParams::default().kernel(1),
         QuantizeParams::default().kernel(1),
         DrawParams::default().kernel(),

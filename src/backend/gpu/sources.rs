@@ -73,5 +73,6 @@ sources! {
     "shared/step.wgsl"
     "shared/team.wgsl"
     "softcap.wgsl"
+    "temper.wgsl"
     "top_k.wgsl"
 }

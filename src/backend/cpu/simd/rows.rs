@@ -68,6 +68,12 @@ fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)))
 }
 
+#[inline(always)]
+fn squared_relu(x: f32) -> f32 {
+    let x = if x < 0.0 { 0.0 } else { x };
+    x * x
+}
+
 /// The sum of what `term` makes of each value.
 #[inline(always)]
 fn total(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
@@ -193,6 +199,28 @@ impl Task for Gate<'_> {
             Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
             Activation::Gelu => both.for_each(|(gate, up)| *gate = gelu(*gate) * up),
             Activation::ClampedSilu => both.for_each(|(gate, up)| *gate = clamped_silu(*gate, *up)),
+            Activation::SquaredRelu => both.for_each(|(gate, up)| *gate = squared_relu(*gate) * up),
+        }
+    }
+}
+
+/// Each value becomes its curve.
+pub(crate) struct Activate<'a> {
+    pub activation: Activation,
+    pub values: &'a mut [f32],
+}
+
+impl Task for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let values = self.values.iter_mut();
+        match self.activation {
+            Activation::Silu => values.for_each(|x| *x = silu(*x)),
+            Activation::Gelu => values.for_each(|x| *x = gelu(*x)),
+            Activation::SquaredRelu => values.for_each(|x| *x = squared_relu(*x)),
+            Activation::ClampedSilu => values.for_each(|x| *x = clamped_silu(*x, 0.0)),
         }
     }
 }
@@ -229,6 +257,7 @@ impl Task for Softcap<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scalar::Scalar;
     use super::*;
     use crate::backend::cpu::ops;
 
@@ -249,16 +278,17 @@ mod tests {
     #[test]
     fn curves_follow_their_specification() {
         for x in (-2000..2000).map(|i| i as f32 * 0.01) {
-            for (found, activation) in [
-                (silu(x), Activation::Silu),
-                (gelu(x), Activation::Gelu),
-                (clamped_silu(x, 0.0), Activation::ClampedSilu),
-            ] {
-                let expected = ops::gate(activation, x, if activation == Activation::ClampedSilu { 0.0 } else { 1.0 });
-                assert!(
-                    (found - expected).abs() <= 1e-6 * (1.0 + x.abs()),
-                    "{activation:?} of {x}: {found}, {expected}"
-                );
+            for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu, Activation::ClampedSilu] {
+                let expected = ops::activate(activation, x);
+                let (mut value, mut gate) = ([x], [x]);
+                Activate { activation, values: &mut value }.run(Scalar);
+                Gate { activation, gate: &mut gate, up: &[-2.0] }.run(Scalar);
+                for (found, expected) in [(value[0], expected), (gate[0], ops::gate(activation, x, -2.0))] {
+                    assert!(
+                        (found - expected).abs() <= 2e-6 * (1.0 + x.abs()),
+                        "{activation:?} of {x}: {found}, {expected}"
+                    );
+                }
             }
             for x in [x, x * 1e-4] {
                 let (found, expected) = (softcap(x, 5.0), ops::softcap(x, 5.0));
