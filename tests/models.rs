@@ -306,6 +306,9 @@ fn options_change_the_logits() {
         ("llama-experts-groups", "llama-experts"),
         ("llama-experts-merged", "llama-experts"), // other numbers: they depend on the name
         ("gpt-oss-yarn", "gpt-oss-plain"),
+        ("deepseek2-yarn", "deepseek2-plain"),
+        ("deepseek2-yarn-multiplier", "deepseek2-yarn"),
+        ("deepseek2-lite", "deepseek2-plain"),
         ("gpt-oss-window-base", "gpt-oss-plain"),
         ("gpt-oss-pattern-array", "gpt-oss-plain"),
         ("gpt-oss-no-window", "gpt-oss-plain"),
@@ -402,6 +405,30 @@ fn tensors_that_would_be_ignored_are_named() {
     assert_fails(Tiny::new("llama").add(scale, &[1]), &[scale, "not supported"]);
     let fused = Tiny::new("llama").fuse_query_key_value().add_to_layers("attn_k.bias", &[64]);
     assert_fails(fused, &["blk.0.attn_k.bias", "attn_qkv.bias"]);
+}
+
+#[test]
+fn experts_that_cannot_be_are_named() {
+    let llama = |key: &str, value: u32| Tiny::new("llama").experts(0).set(key, value);
+    assert_fails(llama("expert_count", 100_000), &["llama.expert_count", "100000"]);
+    assert_fails(llama("expert_used_count", 9), &["llama.expert_used_count", "9", "1 to 8"]);
+    assert_fails(llama("expert_used_count", 0), &["llama.expert_used_count", "0", "1 to 8"]);
+    assert_fails(llama("expert_gating_func", 5), &["llama.expert_gating_func", "5", "1 to 4"]);
+    assert_fails(llama("expert_group_count", 3), &["llama.expert_group_count", "3", "8 experts"]);
+    let groups = llama("expert_group_count", 4);
+    assert_fails(groups.clone().set("expert_group_used_count", 5), &["llama.expert_group_used_count", "5"]);
+    assert_fails(groups.set("expert_group_used_count", 1), &["llama.expert_group_used_count", "1", "3 experts"]);
+    let fewer = llama("expert_used_count", 2).set("expert_count", 7);
+    assert_fails(fewer, &["blk.0.ffn_gate_inp.weight", "128 × 8", "128 × 7"]);
+    assert_fails(
+        llama("expert_used_count", 2).add("blk.1.ffn_up_exps.bias", &[32, 7]),
+        &["ffn_up_exps.bias", "32 × 7"],
+    );
+    let deepseek = |key: &str, value: u32| Tiny::new("deepseek2").set(key, value);
+    assert_fails(deepseek("attention.kv_lora_rank", 0), &["deepseek2.attention.kv_lora_rank", "positive"]);
+    assert_fails(deepseek("rope.dimension_count", 32), &["deepseek2.rope.dimension_count", "32", "31"]);
+    let warm = Tiny::new("deepseek2").set("attention.temperature_scale", 0.1f32);
+    assert_fails(warm, &["deepseek2.attention.temperature_scale", "0.1", "not supported"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The steps of a decoder-only transformer, with a flag for everything in which families differ.
 
 mod experts;
+mod latent;
 
 use super::ProgramOptions;
 use super::hyper::{Hyper, Scaling, ScalingKind};
@@ -11,6 +12,7 @@ use crate::program::{
     SlotId, Step, WeightId, Yarn,
 };
 pub(super) use experts::Experts;
+pub(super) use latent::Latent;
 
 /// In what a family differs from plain llama.
 pub(super) struct Decoder {
@@ -18,6 +20,10 @@ pub(super) struct Decoder {
     pub rope_style: RopeStyle,
     /// Which layers rotate queries and keys.
     pub rotates: Vec<bool>,
+    /// What sines and cosines are multiplied with, if it is not what the scaling says.
+    pub rope_magnitude: Option<f32>,
+    /// Latent attention, in place of heads with keys and values of their own.
+    pub latent: Option<Latent>,
     /// Which layers see only a window, and how wide that is.
     pub window: Option<Window>,
     /// How all norms are computed. They have biases where the file has them.
@@ -116,6 +122,8 @@ impl Decoder {
             options,
             rope_style: RopeStyle::Adjacent,
             rotates: vec![true; hyper.layers],
+            rope_magnitude: None,
+            latent: None,
             window: None,
             norm: NormKind::Rms,
             query_key_norm: QueryKeyNorm::None,
@@ -176,7 +184,7 @@ impl Decoder {
                 beta_slow: scaling.beta_slow,
                 original_context: scaling.original_context,
             }),
-            magnitude: scaling.magnitude(),
+            magnitude: self.rope_magnitude.unwrap_or(scaling.magnitude()),
         };
         let local = self.window.as_ref().and_then(|window| window.rope.as_ref());
         let local = local.map(|(base, scaling)| rope(*base, scaling));
@@ -238,11 +246,15 @@ impl Writer<'_, '_> {
     /// Attention of one layer. In the last one, only rows with outputs go on behind it.
     fn attention(&mut self, layer: usize, stream: Stream, last: bool) -> Result<Stream> {
         let (flags, hyper) = (self.flags, self.hyper);
+        if let Some(latent) = &flags.latent {
+            let sums = self.latent_attention(layer, latent, stream)?;
+            return self.leave_attention(layer, sums, stream, last);
+        }
         let (heads, kv_heads) = (hyper.heads[layer], hyper.kv_heads[layer]);
         let queries = self.slot("q", heads * hyper.key_size, Rows::Tokens);
         let keys = self.slot("k", kv_heads * hyper.key_size, Rows::Tokens);
         let values = self.slot("v", kv_heads * hyper.value_size, Rows::Tokens);
-        let mut sums = self.slot("a", heads * hyper.value_size, Rows::Tokens);
+        let sums = self.slot("a", heads * hyper.value_size, Rows::Tokens);
 
         let input = self.pre_norm(layer, flags.attention_norm, stream)?;
         let products = self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?;
@@ -280,11 +292,15 @@ impl Writer<'_, '_> {
             false => None,
         };
         self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out: sums });
+        self.leave_attention(layer, sums, stream, last)
+    }
 
-        let mut after = stream;
+    /// From the sums of all heads' values to the residual stream.
+    fn leave_attention(&mut self, layer: usize, mut sums: SlotId, stream: Stream, last: bool) -> Result<Stream> {
+        let (flags, mut after) = (self.flags, stream);
         if last {
             after = self.stream(Rows::Outputs);
-            let selected = self.slot("a", heads * hyper.value_size, Rows::Outputs);
+            let selected = self.slot("a", self.width(sums), Rows::Outputs);
             self.push(Op::Select { input: sums, out: selected });
             self.push(Op::Select { input: stream.residual, out: after.residual });
             sums = selected;

@@ -84,6 +84,9 @@ impl<'m> Hyper<'m> {
                     format!("{} to {MOST_LAYERS}", trailing + 1),
                 )
             })?;
+        if trailing > 0 {
+            log::info!("{trailing} layers that predict several tokens at once are left out");
+        }
         hyper.width = hyper.required("embedding_length")?;
         hyper.context = hyper.required("context_length")?;
         hyper.vocabulary = hyper.read_vocabulary()?;

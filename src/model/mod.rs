@@ -10,6 +10,7 @@
 mod bitnet;
 mod cohere;
 mod decoder;
+mod deepseek2;
 mod exaone;
 mod facts;
 mod falcon;
@@ -60,6 +61,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("qwen3", qwen::qwen3),
     ("qwen3moe", qwen::qwen3moe),
     ("gpt-oss", gpt_oss::flags),
+    ("deepseek2", deepseek2::flags),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),

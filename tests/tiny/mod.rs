@@ -131,6 +131,7 @@ impl Tiny {
             "gptneox" => tiny.set("use_parallel_residual", true),
             "qwen2vl" | "qwen3vl" => tiny.set("rope.dimension_sections", vec![6u32, 5, 5, 0]),
             "glm4" => tiny.set("rope.dimension_count", sizes.head_size as u32 / 2),
+            "deepseek2" => tiny.latent(),
             _ => tiny,
         };
         let tiny = match LAYER_NORMS.contains(&architecture) {
@@ -151,8 +152,22 @@ impl Tiny {
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
             "qwen2moe" | "qwen3moe" | "gpt-oss" => tiny.experts(0),
+            "deepseek2" => tiny.experts(1),
             _ => tiny,
         }
+    }
+
+    /// What files with latent attention say: rows of 32 numbers, and half of each head rotated.
+    fn latent(self) -> Self {
+        let (head_size, rotated) = (self.sizes.head_size as u32, self.sizes.head_size as u32 / 2);
+        self.set("attention.head_count_kv", 1)
+            .set("attention.key_length", 32 + rotated)
+            .set("attention.value_length", 32)
+            .set("attention.key_length_mla", head_size)
+            .set("attention.value_length_mla", head_size)
+            .set("attention.kv_lora_rank", 32)
+            .set("attention.q_lora_rank", 40)
+            .set("rope.dimension_count", rotated)
     }
 
     /// Experts in place of feed-forward, from a layer on.
@@ -165,6 +180,12 @@ impl Tiny {
             true => tiny.set("feed_forward_length", inner as u32),
             false => tiny.set("expert_feed_forward_length", inner as u32),
         };
+        if is(&["deepseek2"]) {
+            tiny = tiny.set("expert_group_count", 4).set("expert_group_used_count", 2);
+            tiny = tiny.set("expert_gating_func", 2).set("expert_weights_norm", true);
+            tiny = tiny.set("expert_weights_scale", 2.5f32).set("expert_shared_count", 2);
+            tiny = tiny.set("leading_dense_block_count", from_layer as u32);
+        }
         if is(&["qwen2moe"]) {
             tiny = tiny.set("expert_shared_feed_forward_length", 48);
         }
@@ -185,6 +206,12 @@ impl Tiny {
                 parts.push(("ffn_up_shexp.weight", vec![width, 48]));
                 parts.push(("ffn_down_shexp.weight", vec![48, width]));
             }
+            if is(&["deepseek2"]) {
+                parts.push(("exp_probs_b.bias", vec![count]));
+                parts.push(("ffn_gate_shexp.weight", vec![width, 2 * inner]));
+                parts.push(("ffn_up_shexp.weight", vec![width, 2 * inner]));
+                parts.push(("ffn_down_shexp.weight", vec![2 * inner, width]));
+            }
             if is(&["gpt-oss"]) {
                 parts.push(("ffn_gate_inp.bias", vec![count]));
                 parts.push(("ffn_gate_exps.bias", vec![inner, count]));
@@ -204,7 +231,16 @@ impl Tiny {
         let is = |names: &[&str]| names.contains(&architecture.as_str());
         let mut parts: Vec<(&str, Vec<usize>)> =
             vec![("attn_output.weight", vec![queries, width]), ("ffn_down.weight", vec![inner, width])];
-        if is(&["phi3", "falcon", "gptneox"]) {
+        let rotated = head_size / 2;
+        if is(&["deepseek2"]) {
+            parts.push(("attn_q_a.weight", vec![width, 40]));
+            parts.push(("attn_q_a_norm.weight", vec![40]));
+            parts.push(("attn_q_b.weight", vec![40, queries]));
+            parts.push(("attn_kv_a_mqa.weight", vec![width, 32 + rotated]));
+            parts.push(("attn_kv_a_norm.weight", vec![32]));
+            parts.push(("attn_k_b.weight", vec![head_size - rotated, 32, heads]));
+            parts.push(("attn_v_b.weight", vec![32, head_size, heads]));
+        } else if is(&["phi3", "falcon", "gptneox"]) {
             parts.push(("attn_qkv.weight", vec![width, queries + 2 * keys]));
         } else {
             parts.push(("attn_q.weight", vec![width, queries]));
@@ -411,7 +447,7 @@ impl Tiny {
             "token_embd" if tied => (0.0, 4.0 / (shape[0] as f32).sqrt()),
             "token_embd" => (0.0, 1.7),
             "output" => (0.0, 5.0 / (shape[0] as f32).sqrt()),
-            "attn_q" | "attn_k" => (0.0, 3.0 / (shape[0] as f32).sqrt()),
+            "attn_q" | "attn_k" | "attn_q_b" | "attn_k_b" | "attn_kv_b" => (0.0, 3.0 / (shape[0] as f32).sqrt()),
             _ => (0.0, 2.0 / (shape[0] as f32).sqrt()),
         };
         random(name, count).map(|value| middle + spread * value).collect()

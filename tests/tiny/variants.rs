@@ -32,6 +32,7 @@ pub fn all() -> Vec<Variant> {
         likes_of_llama,
         experts,
         gpt_oss,
+        deepseek,
     ];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
@@ -71,6 +72,7 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let tiny = match family {
         "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" => mix_windows(tiny, &mut pick),
         "gemma" | "command-r" | "bitnet" => tiny,
+        "deepseek2" => return tiny.set("expert_group_count", pick(&[0, 2, 4]) as u32),
         family if UNTIED.contains(&family) => tiny,
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
         _ => tiny,
@@ -264,6 +266,44 @@ fn gpt_oss(add: Add) {
     let layers = vec![false, true, true, false, true];
     add("pattern-array", plain().set("attention.sliding_window_pattern", layers));
     add("no-window", plain().unset(&["attention.sliding_window"]));
+}
+
+fn deepseek(add: Add) {
+    let plain = || Tiny::new("deepseek2");
+    let lite = || {
+        let mut tiny = plain().unset(&["attention.q_lora_rank", "expert_gating_func", "expert_weights_norm"]);
+        for layer in 0..2 {
+            for part in ["attn_q_a", "attn_q_a_norm", "attn_q_b"] {
+                tiny = tiny.remove(&format!("blk.{layer}.{part}.weight"));
+            }
+        }
+        tiny.unset(&["expert_group_count"]).add_to_layers("attn_q.weight", &[128, 128])
+    };
+    let yarn = |tiny: Tiny| {
+        let tiny = tiny.set("rope.scaling.type", "yarn").set("rope.scaling.factor", 8f32);
+        tiny.set("rope.scaling.original_context_length", 32)
+    };
+    add("plain", plain());
+    add("tied", plain().remove("output.weight"));
+    add("yarn", yarn(plain()));
+    add("yarn-multiplier", yarn(plain()).set("rope.scaling.yarn_log_multiplier", 0.1f32));
+    add("three-layers", Tiny::with_sizes("deepseek2", Sizes::new(3)));
+    // The reference knows it by its layers.
+    let mut thin = Tiny::with_sizes("deepseek2", Sizes::thin(27)).unset(&["attention.q_lora_rank"]);
+    for layer in 0..27 {
+        for part in ["attn_q_a", "attn_q_a_norm", "attn_q_b"] {
+            thin = thin.remove(&format!("blk.{layer}.{part}.weight"));
+        }
+    }
+    add("27-layers", thin.add_to_layers("attn_q.weight", &[32, 48]));
+    add("lite", lite());
+    // Files from before the matrices of keys and values were taken apart.
+    let mut old = plain().unset(&["attention.key_length_mla", "attention.value_length_mla"]);
+    for layer in 0..2 {
+        old = old.remove(&format!("blk.{layer}.attn_k_b.weight")).remove(&format!("blk.{layer}.attn_v_b.weight"));
+    }
+    let old = old.set("attention.head_count_kv", 4).set("attention.key_length", 32);
+    add("old", old.set("attention.value_length", 32).add_to_layers("attn_kv_b.weight", &[32, 4 * (16 + 32)]));
 }
 
 fn gemma(add: Add) {
