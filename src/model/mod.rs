@@ -12,6 +12,7 @@ mod cohere;
 mod decoder;
 mod deepseek2;
 mod exaone;
+mod experts;
 mod facts;
 mod falcon;
 mod gemma;
@@ -62,6 +63,12 @@ const FAMILIES: &[(&str, Family)] = &[
     ("qwen3moe", qwen::qwen3moe),
     ("gpt-oss", gpt_oss::flags),
     ("deepseek2", deepseek2::flags),
+    ("olmoe", experts::olmoe),
+    ("granitemoe", experts::granitemoe),
+    ("glm4moe", experts::glm4moe),
+    ("ernie4_5-moe", experts::ernie),
+    ("minimax-m2", experts::minimax),
+    ("bailingmoe2", experts::bailing),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),

@@ -116,7 +116,7 @@ impl Tiny {
         let tiny = match architecture {
             "gemma2" | "gpt-oss" => tiny.set("attention.sliding_window", 8),
             "gemma3" => tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32),
-            "granite" => tiny
+            "granite" | "granitemoe" => tiny
                 .set("embedding_scale", 1.5f32)
                 .set("residual_scale", 0.7f32)
                 .set("attention.scale", 0.3f32)
@@ -130,7 +130,7 @@ impl Tiny {
             }
             "gptneox" => tiny.set("use_parallel_residual", true),
             "qwen2vl" | "qwen3vl" => tiny.set("rope.dimension_sections", vec![6u32, 5, 5, 0]),
-            "glm4" => tiny.set("rope.dimension_count", sizes.head_size as u32 / 2),
+            "glm4" | "glm4moe" | "minimax-m2" => tiny.set("rope.dimension_count", sizes.head_size as u32 / 2),
             "deepseek2" => tiny.latent(),
             _ => tiny,
         };
@@ -151,8 +151,8 @@ impl Tiny {
         }
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
-            "qwen2moe" | "qwen3moe" | "gpt-oss" => tiny.experts(0),
-            "deepseek2" => tiny.experts(1),
+            "qwen2moe" | "qwen3moe" | "gpt-oss" | "olmoe" | "granitemoe" | "minimax-m2" => tiny.experts(0),
+            "deepseek2" | "glm4moe" | "ernie4_5-moe" | "bailingmoe2" => tiny.experts(1),
             _ => tiny,
         }
     }
@@ -176,15 +176,27 @@ impl Tiny {
         let architecture = self.architecture.clone();
         let is = |names: &[&str]| names.contains(&architecture.as_str());
         let mut tiny = self.set("expert_count", count as u32).set("expert_used_count", used);
-        tiny = match is(&["llama"]) {
+        tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2"]) {
             true => tiny.set("feed_forward_length", inner as u32),
             false => tiny.set("expert_feed_forward_length", inner as u32),
         };
+        if is(&["minimax-m2"]) {
+            tiny = tiny.set("expert_feed_forward_length", inner as u32).set("expert_gating_func", 2);
+        }
+        if is(&["ernie4_5-moe"]) {
+            tiny = tiny.set("interleave_moe_layer_step", 1).set("expert_shared_feed_forward_length", 64);
+        }
+        if is(&["ernie4_5-moe", "deepseek2", "glm4moe", "bailingmoe2"]) {
+            tiny = tiny.set("leading_dense_block_count", from_layer as u32);
+        }
+        if is(&["glm4moe", "bailingmoe2"]) {
+            tiny = tiny.set("expert_weights_norm", true).set("expert_shared_count", 2);
+            tiny = tiny.set("expert_gating_func", 2);
+        }
         if is(&["deepseek2"]) {
             tiny = tiny.set("expert_group_count", 4).set("expert_group_used_count", 2);
             tiny = tiny.set("expert_gating_func", 2).set("expert_weights_norm", true);
             tiny = tiny.set("expert_weights_scale", 2.5f32).set("expert_shared_count", 2);
-            tiny = tiny.set("leading_dense_block_count", from_layer as u32);
         }
         if is(&["qwen2moe"]) {
             tiny = tiny.set("expert_shared_feed_forward_length", 48);
@@ -206,8 +218,10 @@ impl Tiny {
                 parts.push(("ffn_up_shexp.weight", vec![width, 48]));
                 parts.push(("ffn_down_shexp.weight", vec![48, width]));
             }
-            if is(&["deepseek2"]) {
+            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2", "minimax-m2"]) {
                 parts.push(("exp_probs_b.bias", vec![count]));
+            }
+            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2"]) {
                 parts.push(("ffn_gate_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_up_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_down_shexp.weight", vec![2 * inner, width]));
@@ -240,7 +254,7 @@ impl Tiny {
             parts.push(("attn_kv_a_norm.weight", vec![32]));
             parts.push(("attn_k_b.weight", vec![head_size - rotated, 32, heads]));
             parts.push(("attn_v_b.weight", vec![32, head_size, heads]));
-        } else if is(&["phi3", "falcon", "gptneox"]) {
+        } else if is(&["phi3", "falcon", "gptneox", "bailingmoe2"]) {
             parts.push(("attn_qkv.weight", vec![width, queries + 2 * keys]));
         } else {
             parts.push(("attn_q.weight", vec![width, queries]));
@@ -259,7 +273,7 @@ impl Tiny {
             parts.push(("attn_sinks.weight", vec![heads]));
             parts.push(("attn_output.bias", vec![width]));
         }
-        if is(&["qwen2", "qwen2moe", "gpt-oss", "qwen2vl", "starcoder2", "phi2", "seed_oss"]) {
+        if is(&["qwen2", "qwen2moe", "gpt-oss", "qwen2vl", "starcoder2", "phi2", "seed_oss", "glm4moe"]) {
             parts.push(("attn_q.bias", vec![queries]));
             parts.push(("attn_k.bias", vec![keys]));
             parts.push(("attn_v.bias", vec![keys]));
@@ -276,11 +290,11 @@ impl Tiny {
             parts.push(("attn_sub_norm.weight", vec![queries]));
             parts.push(("ffn_sub_norm.weight", vec![inner]));
         }
-        if is(&["qwen3", "qwen3moe", "gemma3", "qwen3vl", "exaone4", "hunyuan-dense", "hunyuan_vl"]) {
+        if is(&["qwen3", "qwen3moe", "gemma3", "qwen3vl", "exaone4", "hunyuan-dense", "hunyuan_vl", "bailingmoe2"]) {
             parts.push(("attn_q_norm.weight", vec![head_size]));
             parts.push(("attn_k_norm.weight", vec![head_size]));
         }
-        if is(&["olmo2"]) {
+        if is(&["olmo2", "olmoe", "minimax-m2"]) {
             parts.push(("attn_q_norm.weight", vec![queries]));
             parts.push(("attn_k_norm.weight", vec![keys]));
         }
@@ -290,7 +304,7 @@ impl Tiny {
                 parts.push(("attn_norm.bias", vec![width]));
             }
         }
-        if is(&["seed_oss", "gpt-oss"]) {
+        if is(&["seed_oss", "gpt-oss", "glm4moe"]) {
             parts.push(("post_attention_norm.weight", vec![width]));
         } else if !is(&["olmo2", "exaone4", "command-r", "cohere2", "falcon", "phi2"]) {
             parts.push(("ffn_norm.weight", vec![width]));

@@ -33,6 +33,7 @@ pub fn all() -> Vec<Variant> {
         experts,
         gpt_oss,
         deepseek,
+        more_experts,
     ];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
@@ -81,8 +82,10 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
 }
 
 /// To the reference, heads make up the width of these.
-const WIDTH_IS_HEADS: [&str; 16] = [
+const WIDTH_IS_HEADS: [&str; 18] = [
     "qwen2moe",
+    "olmoe",
+    "bailingmoe2",
     "qwen2",
     "phi3",
     "olmo2",
@@ -100,10 +103,23 @@ const WIDTH_IS_HEADS: [&str; 16] = [
     "starcoder2",
 ];
 /// Of these it wants a matrix for logits of their own.
-const UNTIED: [&str; 6] = ["qwen2moe", "gptneox", "internlm2", "nemotron", "phi2", "stablelm"];
+const UNTIED: [&str; 9] =
+    ["qwen2moe", "olmoe", "minimax-m2", "bailingmoe2", "gptneox", "internlm2", "nemotron", "phi2", "stablelm"];
 /// These rotate parts of heads.
-const PARTIAL: [&str; 10] =
-    ["phi3", "glm4", "gemma2", "gemma3", "cohere2", "command-r", "gptneox", "nemotron", "phi2", "stablelm"];
+const PARTIAL: [&str; 12] = [
+    "glm4moe",
+    "minimax-m2",
+    "phi3",
+    "glm4",
+    "gemma2",
+    "gemma3",
+    "cohere2",
+    "command-r",
+    "gptneox",
+    "nemotron",
+    "phi2",
+    "stablelm",
+];
 
 type Pick<'a> = &'a mut dyn FnMut(&[usize]) -> usize;
 
@@ -140,14 +156,16 @@ fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
     let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
     let tiny = match tiny.architecture.as_str() {
         "qwen2" | "qwen2moe" | "gpt-oss" | "qwen2vl" | "starcoder2" | "phi2" | "seed_oss" | "bitnet" | "falcon"
-        | "gptneox" => return tiny,
-        "phi3" => tiny,
+        | "gptneox" | "glm4moe" | "olmoe" | "minimax-m2" => return tiny,
+        "phi3" | "bailingmoe2" => tiny,
         _ if fuse => tiny.fuse_query_key_value(),
         _ => tiny,
     };
     match bias {
         false => tiny,
-        true if fuse || tiny.architecture == "phi3" => tiny.add_to_layers("attn_qkv.bias", &[queries + 2 * keys]),
+        true if fuse || ["phi3", "bailingmoe2"].contains(&&*tiny.architecture) => {
+            tiny.add_to_layers("attn_qkv.bias", &[queries + 2 * keys])
+        }
         true => {
             let tiny = tiny.add_to_layers("attn_q.bias", &[queries]);
             tiny.add_to_layers("attn_k.bias", &[keys]).add_to_layers("attn_v.bias", &[keys])
@@ -304,6 +322,31 @@ fn deepseek(add: Add) {
     }
     let old = old.set("attention.head_count_kv", 4).set("attention.key_length", 32);
     add("old", old.set("attention.value_length", 32).add_to_layers("attn_kv_b.weight", &[32, 4 * (16 + 32)]));
+}
+
+fn more_experts(add: Add) {
+    let glm = || Tiny::new("glm4moe");
+    add("plain", Tiny::new("olmoe"));
+    add("plain", Tiny::new("granitemoe"));
+    add("tied", Tiny::new("granitemoe").remove("output.weight"));
+    let shared = Tiny::new("granitemoe").set("expert_shared_feed_forward_length", 48);
+    let shared = shared.add_to_layers("ffn_gate_shexp.weight", &[128, 48]);
+    let shared = shared.add_to_layers("ffn_up_shexp.weight", &[128, 48]);
+    add("shared", shared.add_to_layers("ffn_down_shexp.weight", &[48, 128]));
+    add("plain", glm());
+    add("norms", glm().add_to_layers("attn_q_norm.weight", &[32]).add_to_layers("attn_k_norm.weight", &[32]));
+    add("unnamed-gating", glm().unset(&["expert_gating_func"]));
+    add("plain-weights", glm().unset(&["expert_weights_norm"]).set("expert_weights_scale", 1.5f32));
+    // A layer for predicting several tokens at once, which is no part of the trunk.
+    let next = Tiny::with_sizes("glm4moe", Sizes::new(3)).set("nextn_predict_layers", 1);
+    let next = next.add("blk.2.nextn.eh_proj.weight", &[256, 128]);
+    add("next-layer", next.add("blk.2.nextn.enorm.weight", &[128]).add("blk.2.nextn.hnorm.weight", &[128]));
+    add("plain", Tiny::new("ernie4_5-moe"));
+    add("tied", Tiny::new("ernie4_5-moe").remove("output.weight"));
+    add("plain", Tiny::new("minimax-m2"));
+    add("plain", Tiny::new("bailingmoe2"));
+    let groups = Tiny::new("bailingmoe2").set("expert_group_count", 4).set("expert_group_used_count", 2);
+    add("groups", groups.set("expert_weights_scale", 2.5f32));
 }
 
 fn gemma(add: Add) {
