@@ -18,10 +18,13 @@ pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
     }
     let latent = Latent::read(hyper)?;
     let scaling = &hyper.scaling;
-    let mut magnitude = scaling.magnitude();
+    // The reference's way, which other kinds of scaling go as well.
+    let grown = |multiplier: f32| 1.0 + multiplier * scaling.factor.ln();
+    let mut magnitude = scaling.attention_factor * grown(scaling.log_multiplier);
     if scaling.kind == ScalingKind::Yarn && scaling.log_multiplier != 0.0 {
         decoder.rope_magnitude = Some(scaling.attention_factor);
-        magnitude = scaling.attention_factor * (1.0 + scaling.log_multiplier * scaling.factor.ln());
+    } else {
+        magnitude *= grown(0.1);
     }
     decoder.attention_scale = magnitude * magnitude / (latent.key_size as f32).sqrt();
     decoder.latent = Some(latent);
