@@ -163,15 +163,6 @@ fn a_model_that_is_written_runs_from_its_file() {
 }
 
 #[test]
-fn what_cannot_run_is_said_before_it_is_made() {
-    for (shape, architecture) in [("qwen3-30b-a3b", "`qwen3moe`"), ("gpt-oss-20b", "`gpt-oss`")] {
-        let Some(command) = example("bench", &["--synthetic", &format!("{shape}:mxfp4")]) else { return };
-        let said = error(command, 1);
-        assert!(said.contains(architecture) && !said.contains("making"), "{said}");
-    }
-}
-
-#[test]
 fn mistakes_are_named_and_show_the_usage() {
     let llama = model("llama.gguf");
     let mistakes: [(&[&str], &str); 8] = [

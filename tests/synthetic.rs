@@ -7,7 +7,7 @@ use kiln::backend::cpu::pool::Pool;
 use kiln::gguf::{Gguf, TensorType};
 use kiln::{LoadOptions, Model, model, quant};
 use synthetic::blocks::Blocks;
-use synthetic::shapes::SHAPES;
+use synthetic::shapes::{SHAPES, Shape};
 use synthetic::{Quant, Synthetic, weight_types};
 
 fn synthetic(name: &str) -> Synthetic {
@@ -86,7 +86,8 @@ fn shapes_have_as_many_weights_as_the_real_models() {
         ("qwen3-30b-a3b", 30_532_122_624),
         ("gpt-oss-20b", 20_914_757_184),
     ];
-    assert_eq!(SHAPES.len(), published.len());
+    let is_cut = |shape: &&Shape| shape.name.ends_with("-cut");
+    assert_eq!(SHAPES.iter().filter(is_cut).count() + published.len(), SHAPES.len());
     for (shape, parameters) in published {
         assert_eq!(synthetic(&format!("{shape}:F32")).weight_bytes() / 4, parameters, "{shape}");
     }
@@ -96,11 +97,7 @@ fn shapes_have_as_many_weights_as_the_real_models() {
 fn whether_a_model_can_run_is_known_without_its_weights() {
     for shape in &SHAPES {
         let file = synthetic(&format!("{}:q4_k", shape.name)).without_weights().unwrap();
-        let known = model::trained_context(file.metadata());
-        match shape.experts {
-            None => assert_eq!(known.unwrap(), shape.context),
-            Some(_) => assert!(known.unwrap_err().to_string().contains(shape.architecture)),
-        }
+        assert_eq!(model::trained_context(file.metadata()).unwrap(), shape.context);
     }
 }
 

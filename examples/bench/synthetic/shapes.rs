@@ -64,8 +64,21 @@ const QWEN3_600M: Shape = Shape {
     epsilon: 1e-6,
 };
 
+const QWEN3_30B_A3B: Shape = Shape {
+    name: "qwen3-30b-a3b",
+    architecture: "qwen3moe",
+    width: 2048,
+    layers: 48,
+    heads: 32,
+    kv_heads: 4,
+    inner: 768,
+    experts: Some(Experts { count: 128, used: 8 }),
+    tied: false,
+    ..QWEN3_600M
+};
+
 /// The shapes that can be asked for.
-pub const SHAPES: [Shape; 6] = [
+pub const SHAPES: [Shape; 7] = [
     Shape {
         name: "llama-260k",
         vocabulary: 512,
@@ -82,18 +95,9 @@ pub const SHAPES: [Shape; 6] = [
     LLAMA_1B,
     QWEN3_600M,
     Shape { name: "llama-8b", width: 4096, layers: 32, head_size: 128, inner: 14_336, tied: false, ..LLAMA_1B },
-    Shape {
-        name: "qwen3-30b-a3b",
-        architecture: "qwen3moe",
-        width: 2048,
-        layers: 48,
-        heads: 32,
-        kv_heads: 4,
-        inner: 768,
-        experts: Some(Experts { count: 128, used: 8 }),
-        tied: false,
-        ..QWEN3_600M
-    },
+    QWEN3_30B_A3B,
+    // A twelfth of it, for machines that have no room for all.
+    Shape { name: "qwen3-30b-a3b-cut", layers: 4, vocabulary: 12_662, ..QWEN3_30B_A3B },
     Shape {
         name: "gpt-oss-20b",
         architecture: "gpt-oss",
