@@ -84,7 +84,7 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("positions that are learnt, not rotated", &["gpt2", "starcoder"]),
     ("attention that fades with distance", &["baichuan", "bloom", "jais", "mpt", "refact"]),
     ("latent attention", &["minicpm3", "mistral4", "plm"]),
-    ("embeddings for each layer", &["gemma3n", "gemma4"]),
+    ("embeddings for each layer", &["gemma3n"]),
     ("pictures instead of text", &["clip", "cogvlm"]),
     ("sound instead of text", &["pockettts", "qwen3tts", "wavtokenizer-dec"]),
     ("another model that it drafts for", &["dflash", "eagle3", "gemma4-assistant"]),
