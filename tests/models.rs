@@ -359,7 +359,7 @@ fn what_unknown_architectures_need_is_said_and_what_comes_closest() {
     let fails = |name: &str, words: &[&str]| assert_fails(Tiny::new("llama").set("general.architecture", name), words);
     fails("mamba2", &["`mamba2` needs recurrent layers"]);
     fails("t5", &["`t5` needs an encoder with cross attention"]);
-    fails("gemma3n", &["the closest is `gemma3`; `gemma3n` needs embeddings for each layer"]);
+    fails("gemma3n", &["the closest is `gemma3`; `gemma3n` needs several streams between its layers"]);
     fails("Llama", &["the closest is `llama`"]);
     fails("phi4", &["the closest is `phi3`"]);
     fails("starcoder", &["the closest is `starcoder2`; `starcoder` needs positions that are learnt"]);
