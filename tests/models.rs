@@ -216,7 +216,9 @@ fn programs_use_all_tensors() {
         let used: BTreeSet<&str> = model.program().weights.iter().map(|weight| &weight.name[..]).collect();
         let unused = file.tensors().iter().map(|tensor| tensor.name()).filter(|name| !used.contains(name));
         // Of two tables of rotation factors one is used; layers for several tokens at once are not.
-        let unused: Vec<&str> = unused.filter(|name| !name.starts_with("rope_factors_")).collect();
+        // Factors of whole layers are part of the program.
+        let is_known = |name: &&str| name.starts_with("rope_factors_") || name.contains("layer_output_scale");
+        let unused: Vec<&str> = unused.filter(|name| !is_known(name)).collect();
         let is_next = |name: &&str| variant.name.ends_with("-next-layer") && name.starts_with("blk.2.");
         assert!(unused.iter().all(is_next), "{}: {unused:?}", variant.name);
     }
@@ -296,6 +298,13 @@ fn options_change_the_logits() {
         ("granite-logit-scale-only", "granite-plain"),
         ("granite-freqs", "granite-plain"),
         ("glm4-sections", "glm4-plain"),
+        ("gemma4-partial", "gemma4-plain"),
+        ("gemma4-scaled", "gemma4-plain"),
+        ("gemma4-wide-window", "gemma4-plain"),
+        ("gemma4-keys-as-values", "gemma4-plain"),
+        ("gemma4-shared", "gemma4-plain"),
+        ("gemma4-inputs", "gemma4-plain"),
+        ("gemma4-small", "gemma4-inputs"),
         ("olmo2-windows", "olmo2-windows-yarn"),
         ("olmo2-windows-yarn", "olmo2-windows-array"),
         ("llama-experts-all-used", "llama-experts"),
@@ -359,7 +368,7 @@ fn what_unknown_architectures_need_is_said_and_what_comes_closest() {
     let fails = |name: &str, words: &[&str]| assert_fails(Tiny::new("llama").set("general.architecture", name), words);
     fails("mamba2", &["`mamba2` needs recurrent layers"]);
     fails("t5", &["`t5` needs an encoder with cross attention"]);
-    fails("gemma3n", &["the closest is `gemma3`; `gemma3n` needs embeddings for each layer"]);
+    fails("gemma3n", &["the closest is `gemma3`; `gemma3n` needs several streams between its layers"]);
     fails("Llama", &["the closest is `llama`"]);
     fails("phi4", &["the closest is `phi3`"]);
     fails("starcoder", &["the closest is `starcoder2`; `starcoder` needs positions that are learnt"]);
@@ -383,9 +392,10 @@ fn every_tensor_is_called_for_and_measured() {
         for tensor in file.tensors().iter().filter(|tensor| !tensor.name().ends_with(".bias")) {
             let name = tensor.name();
             // Without its own, the output is the embedding table; without the fused one, the first of three is missed;
-            // shared experts without a router count whole.
-            let is_optional = ["output.weight", "ffn_gate_inp_shexp.weight"].iter().any(|part| name.ends_with(part));
-            if !is_optional {
+            // shared experts without a router count whole; Gemma 4 takes keys where there are no values.
+            let mut optional = vec!["output.weight", "ffn_gate_inp_shexp.weight"];
+            optional.extend((family == "gemma4").then_some("attn_v.weight"));
+            if !optional.iter().any(|part| name.ends_with(part)) {
                 assert_fails(tiny.clone().remove(name), &[&name.replace("attn_qkv", "attn_q"), "nothing"]);
             }
             let mut shape: Vec<usize> = tensor.shape().iter().map(|&size| size as usize).collect();
@@ -448,6 +458,8 @@ fn required_keys_are_called_for() {
         ("granite", "logit_scale"),
         ("cohere2", "logit_scale"),
         ("cohere2", "attention.sliding_window"),
+        ("gemma4", "attention.sliding_window"),
+        ("gemma4", "attention.sliding_window_pattern"),
         ("gptneox", "use_parallel_residual"),
     ] {
         assert_fails(Tiny::new(family).unset(&[key]), &[&format!("{family}.{key}"), "nothing"]);
@@ -470,6 +482,18 @@ fn numbers_that_cannot_be_are_named() {
         ("rope.dimension_count", 34, "34"),
     ] {
         assert_fails(llama().set(key, value), &[&format!("`llama.{key}`"), word]);
+    }
+    for (key, value, word) in [
+        ("attention.key_length_swa", 0, "0"),
+        ("attention.key_length_swa", 64, "64"),
+        ("attention.value_length_swa", 8, "8"),
+        ("attention.value_length", 24, "24"),
+        ("rope.dimension_count_swa", 7, "7"),
+        ("rope.dimension_count_swa", 18, "18"),
+        ("attention.shared_kv_layers", 6, "none"),
+        ("attention.shared_kv_layers", 5, "none"),
+    ] {
+        assert_fails(Tiny::new("gemma4").set(key, value), &[&format!("gemma4.{key}"), word]);
     }
     for base in [0.0, -1.0, f32::NAN] {
         assert_fails(llama().set("rope.freq_base", base), &["llama.rope.freq_base"]);

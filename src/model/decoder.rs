@@ -2,11 +2,13 @@
 
 mod experts;
 mod latent;
+mod layer_inputs;
 
 use super::ProgramOptions;
 use super::hyper::{Hyper, Scaling, ScalingKind};
 use super::tensors::Tensors;
 use crate::Result;
+use crate::error::Error;
 use crate::program::{
     Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Reach, Rope, RopeId, RopeStyle, Rows, Slot,
     SlotId, Step, WeightId, Yarn,
@@ -32,6 +34,14 @@ pub(super) struct Decoder {
     pub query_key_norm: QueryKeyNorm,
     /// Whether that is after they have been rotated.
     pub norm_after_rotation: bool,
+    /// Whether values are normalised, each head by itself without weights.
+    pub value_norm: bool,
+    /// Whether layers without a matrix for values take the keys, as they are before norm and rotation.
+    pub keys_as_values: bool,
+    /// How many of the last layers have no keys and values, and attend over those of earlier ones.
+    pub shared_caches: usize,
+    /// How many numbers each layer is given for a token, besides what the layers before it made.
+    pub layer_inputs: usize,
     /// What queries are multiplied with at later positions.
     pub temper: Option<Temper>,
     /// Whether there are norms before attention and feed-forward.
@@ -70,6 +80,8 @@ pub(super) struct Window {
     pub on: Vec<bool>,
     /// The base and scaling of windowed layers, where they rotate otherwise than the others.
     pub rope: Option<(f32, Scaling)>,
+    /// Numbers in a key or value of windowed layers, and how many of them are rotated, where that is not as in others.
+    pub head: Option<(usize, usize)>,
 }
 
 impl Window {
@@ -85,7 +97,7 @@ impl Window {
                 (0..hyper.layers).map(|layer| every == 0 || layer % every + 1 < every).collect()
             }
         };
-        Ok((positions > 0).then_some(Window { reach: Reach::Window(positions), on, rope: None }))
+        Ok((positions > 0).then_some(Window { reach: Reach::Window(positions), on, rope: None, head: None }))
     }
 
     /// Layers that rotate, where those without a window do not.
@@ -128,6 +140,10 @@ impl Decoder {
             norm: NormKind::Rms,
             query_key_norm: QueryKeyNorm::None,
             norm_after_rotation: false,
+            value_norm: false,
+            keys_as_values: false,
+            shared_caches: 0,
+            layer_inputs: 0,
             temper: None,
             pre_norms: true,
             attention_norm: "attn_norm",
@@ -173,9 +189,9 @@ impl Decoder {
         if factors.is_none() {
             factors = tensors.optional_vector(table, hyper.rope_dimensions / 2)?;
         }
-        let rope = |base: f32, scaling: &Scaling| Rope {
+        let rope = |base: f32, scaling: &Scaling, dimensions: usize, factors: Option<WeightId>| Rope {
             style: self.rope_style,
-            dimensions: hyper.rope_dimensions,
+            dimensions,
             base,
             scale: 1.0 / scaling.factor,
             factors,
@@ -186,9 +202,12 @@ impl Decoder {
             }),
             magnitude: self.rope_magnitude.unwrap_or(scaling.magnitude()),
         };
-        let local = self.window.as_ref().and_then(|window| window.rope.as_ref());
-        let local = local.map(|(base, scaling)| rope(*base, scaling));
-        Ok([rope(hyper.rope_base, &hyper.scaling)].into_iter().chain(local).collect())
+        let all = hyper.rope_dimensions;
+        let local = self.window.as_ref().and_then(|window| {
+            let (base, scaling) = window.rope.as_ref()?;
+            Some(rope(*base, scaling, window.head.map_or(all, |(_, rotated)| rotated), None))
+        });
+        Ok([rope(hyper.rope_base, &hyper.scaling, all, factors)].into_iter().chain(local).collect())
     }
 }
 
@@ -219,11 +238,16 @@ impl Writer<'_, '_> {
         if let Some(factor) = flags.embedding_scale {
             self.push(Op::Scale { slot: stream.residual, factor });
         }
+        self.begin_layer_inputs(stream.residual)?;
         for layer in 0..hyper.layers {
             self.layer = Some(layer);
             let last = layer + 1 == hyper.layers;
             stream = self.attention(layer, stream, last)?;
             self.feed_forward(layer, stream)?;
+            self.add_layer_input(layer, stream)?;
+            if let Some(factor) = self.tensors.number(&format!("blk.{layer}.layer_output_scale.weight"))? {
+                self.push(Op::Scale { slot: stream.residual, factor });
+            }
         }
         self.layer = None;
         self.norm("output_norm", stream.residual, stream.normed, hyper.width)?;
@@ -251,36 +275,56 @@ impl Writer<'_, '_> {
             return self.leave_attention(layer, sums, stream, last);
         }
         let (heads, kv_heads) = (hyper.heads[layer], hyper.kv_heads[layer]);
-        let queries = self.slot("q", heads * hyper.key_size, Rows::Tokens);
-        let keys = self.slot("k", kv_heads * hyper.key_size, Rows::Tokens);
-        let values = self.slot("v", kv_heads * hyper.value_size, Rows::Tokens);
-        let sums = self.slot("a", heads * hyper.value_size, Rows::Tokens);
+        let windowed = flags.window.as_ref().filter(|window| window.on.get(layer) == Some(&true));
+        let own_head = windowed.and_then(|window| window.head);
+        let (key_size, value_size) = own_head.map_or((hyper.key_size, hyper.value_size), |(size, _)| (size, size));
+        let earlier = self.earlier_cache(layer, heads)?;
+        // Slots that are written by steps of one form can lie side by side.
+        let names = match (earlier, own_head) {
+            (Some(_), _) => ["other q", "other k", "other v"],
+            (None, Some(_)) => ["near q", "near k", "near v"],
+            (None, None) => ["q", "k", "v"],
+        };
+        let queries = self.slot(names[0], heads * key_size, Rows::Tokens);
+        let keys = self.slot(names[1], kv_heads * key_size, Rows::Tokens);
+        let values = self.slot(names[2], kv_heads * value_size, Rows::Tokens);
+        let sums = self.slot("a", heads * value_size, Rows::Tokens);
+        let own = [queries, keys].map(|slot| (earlier.is_none() || slot == queries).then_some(slot));
 
         let input = self.pre_norm(layer, flags.attention_norm, stream)?;
-        let products = self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?;
+        let products = match earlier {
+            None => self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?,
+            Some(_) => vec![self.product(layer, "attn_q", hyper.width, queries)?],
+        };
         self.push(Op::Linear { input, products });
-        let windowed = flags.window.as_ref().filter(|window| window.on.get(layer) == Some(&true));
+        if flags.value_norm && earlier.is_none() {
+            self.push_norm(values, values, value_size, [None; 2]);
+        }
         if !flags.norm_after_rotation {
-            self.query_key_norm(layer, queries, keys)?;
+            self.query_key_norm(layer, own, key_size)?;
         }
         if flags.rotates.get(layer) == Some(&true) && hyper.rope_dimensions > 0 {
             let rope = RopeId(if windowed.is_some_and(|window| window.rope.is_some()) { 1 } else { 0 });
-            self.push(Op::Rotate { slot: queries, head_size: hyper.key_size, rope });
-            self.push(Op::Rotate { slot: keys, head_size: hyper.key_size, rope });
+            for slot in own.into_iter().flatten() {
+                self.push(Op::Rotate { slot, head_size: key_size, rope });
+            }
         }
         if flags.norm_after_rotation {
-            self.query_key_norm(layer, queries, keys)?;
+            self.query_key_norm(layer, own, key_size)?;
         }
-        let over = KeyValuesId(self.program.key_values.len());
-        self.program.key_values.push(KeyValues {
-            layer,
-            heads: kv_heads,
-            key_size: hyper.key_size,
-            value_size: hyper.value_size,
-            values_in_keys: false,
-            reach: windowed.map_or(Reach::All, |window| window.reach),
-        });
-        self.push(Op::Store { keys, values: Some(values), to: over });
+        let over = earlier.unwrap_or(KeyValuesId(self.program.key_values.len()));
+        if earlier.is_none() {
+            let reach = windowed.map_or(Reach::All, |window| window.reach);
+            self.program.key_values.push(KeyValues {
+                layer,
+                heads: kv_heads,
+                key_size,
+                value_size,
+                values_in_keys: false,
+                reach,
+            });
+            self.push(Op::Store { keys, values: Some(values), to: over });
+        }
         if let Some(Temper { slope, interval, offset, .. }) =
             flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
         {
@@ -319,6 +363,24 @@ impl Writer<'_, '_> {
         self.push(Op::Linear { input: sums, products: vec![product] });
         self.join(layer, "post_attention_norm", after)?;
         Ok(after)
+    }
+
+    /// The cache of an earlier layer that a layer attends over, if it has none of its own: that of the last layer with as
+    /// long a view.
+    fn earlier_cache(&self, layer: usize, heads: usize) -> Result<Option<KeyValuesId>> {
+        let own = self.hyper.layers.saturating_sub(self.flags.shared_caches);
+        if layer < own {
+            return Ok(None);
+        }
+        let sees = |layer: usize| self.flags.window.as_ref().and_then(|window| window.on.get(layer)) == Some(&true);
+        let is_alike = |kept: &KeyValues| sees(kept.layer) == sees(layer) && heads.is_multiple_of(kept.heads);
+        match self.program.key_values.iter().rposition(is_alike) {
+            Some(index) => Ok(Some(KeyValuesId(index))),
+            None => {
+                let expected = format!("an earlier layer with keys and values for layer {layer}");
+                Err(Error::metadata(self.hyper.key("attention.shared_kv_layers"), "none", expected))
+            }
+        }
     }
 
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
@@ -368,10 +430,11 @@ impl Writer<'_, '_> {
         Ok(stream.normed)
     }
 
-    /// Normalises queries and keys.
-    fn query_key_norm(&mut self, layer: usize, queries: SlotId, keys: SlotId) -> Result<()> {
-        let (flags, head) = (self.flags, self.hyper.key_size);
-        for (name, slot) in [("attn_q_norm", queries), ("attn_k_norm", keys)] {
+    /// Normalises queries, and keys if there are any.
+    fn query_key_norm(&mut self, layer: usize, slots: [Option<SlotId>; 2], head: usize) -> Result<()> {
+        let flags = self.flags;
+        for (name, slot) in ["attn_q_norm", "attn_k_norm"].into_iter().zip(slots) {
+            let Some(slot) = slot else { continue };
             let (name, row) = (format!("blk.{layer}.{name}"), self.width(slot));
             match flags.query_key_norm {
                 QueryKeyNorm::Heads => self.norm(&name, slot, slot, head)?,
@@ -408,6 +471,10 @@ impl Writer<'_, '_> {
                 self.tensors.refuse(&format!("blk.{layer}.{name}.bias"), "`attn_qkv.bias` beside a fused weight")?;
             }
             return self.stacked(layer, "attn_qkv", self.hyper.width, &parts.map(|(_, slot)| slot));
+        }
+        let mut parts = parts;
+        if self.flags.keys_as_values && !self.tensors.has(&format!("blk.{layer}.{}.weight", parts[2].0)) {
+            parts[2].0 = parts[1].0;
         }
         parts.iter().map(|(name, slot)| self.product(layer, name, self.hyper.width, *slot)).collect()
     }
@@ -469,6 +536,12 @@ impl Writer<'_, '_> {
 
     fn rows(&self, slot: SlotId) -> Rows {
         self.program.slots[slot.0].rows
+    }
+
+    /// A slot that no layer shares.
+    fn new_slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
+        self.program.slots.push(Slot { name, width, rows });
+        SlotId(self.program.slots.len() - 1)
     }
 
     fn width(&self, slot: SlotId) -> usize {

@@ -1,11 +1,13 @@
-//! Gemma 1 to 3: embeddings scaled by the root of the width, GELU. The second adds norms behind the branches, softcaps,
+//! Gemma 1 to 4: embeddings scaled by the root of the width, GELU. The second adds norms behind the branches, softcaps,
 //! and windows on every other layer; the third drops the softcaps, normalises queries and keys, and has five windowed
-//! layers, which rotate faster, to each global one.
+//! layers, which rotate faster, to each global one. In the fourth those have smaller heads too, values are normalised,
+//! the last layers may go without keys and values of their own, and each layer may be given an input of its own.
 
 use super::decoder::{Decoder, QueryKeyNorm, Window};
 use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
+use crate::error::Error;
 use crate::program::{Activation, RopeStyle};
 
 pub(super) fn gemma(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
@@ -23,12 +25,8 @@ pub(super) fn gemma2(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) ->
         let base = hyper.positive("rope.freq_base_swa")?;
         window.rope = base.map(|base| (base, hyper.scaling.clone()));
     }
-    let softcap = |name, default| -> Result<Option<f32>> {
-        let cap = hyper.number(name)?.unwrap_or(default);
-        Ok((cap != 0.0).then_some(cap))
-    };
-    decoder.attention_softcap = softcap("attn_logit_softcapping", 50.0)?;
-    decoder.logit_softcap = softcap("final_logit_softcapping", 30.0)?;
+    decoder.attention_softcap = softcap(hyper, "attn_logit_softcapping", 50.0)?;
+    decoder.logit_softcap = softcap(hyper, "final_logit_softcapping", 30.0)?;
     if hyper.layers == 46 {
         decoder.attention_scale = scale_of_27b(hyper);
     }
@@ -49,6 +47,59 @@ pub(super) fn gemma3(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) ->
         decoder.attention_scale = scale_of_27b(hyper);
     }
     Ok(())
+}
+
+pub(super) fn gemma4(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    gemma(hyper, tensors, decoder)?;
+    for layer in 0..hyper.layers {
+        let expected = "no experts: those of Gemma 4 are not supported yet";
+        tensors.refuse(&format!("blk.{layer}.ffn_gate_inp.weight"), expected)?;
+    }
+    decoder.post_norms = true;
+    decoder.query_key_norm = QueryKeyNorm::Heads;
+    decoder.value_norm = true;
+    decoder.keys_as_values = true;
+    decoder.attention_scale = 1.0;
+    decoder.logit_softcap = softcap(hyper, "final_logit_softcapping", 30.0)?;
+    // Layers that see everything turn only some of their pairs: factors say so.
+    tensors.vector("rope_freqs.weight", hyper.rope_dimensions / 2)?;
+    decoder.shared_caches = hyper.optional("attention.shared_kv_layers")?.unwrap_or(0);
+    decoder.layer_inputs = hyper.optional("embedding_length_per_layer_input")?.unwrap_or(0);
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let missing = |name, expected: &str| Error::metadata(hyper.key(name), "nothing", expected);
+    hyper.flags(PATTERN)?.ok_or_else(|| missing(PATTERN, "an array with a bool for each layer"))?;
+    let window = Window::read(hyper, 0, 0)?;
+    let mut window = window.ok_or_else(|| missing("attention.sliding_window", "a positive number"))?;
+    window.rope = Some((hyper.positive("rope.freq_base_swa")?.unwrap_or(10_000.0), Scaling::NONE));
+    window.head = Some(near_head(hyper)?);
+    decoder.window = Some(window);
+    Ok(())
+}
+
+/// The size of keys and values of windowed layers, and how many numbers of them are rotated.
+fn near_head(hyper: &Hyper) -> Result<(usize, usize)> {
+    let size = hyper.optional("attention.key_length_swa")?.unwrap_or(hyper.key_size);
+    let rotated = hyper.optional("rope.dimension_count_swa")?.unwrap_or(hyper.rope_dimensions.min(size));
+    let wrong = |name, found: usize, expected| Err(Error::metadata(hyper.key(name), found.to_string(), expected));
+    if size == 0 || size > hyper.key_size {
+        return wrong("attention.key_length_swa", size, format!("1 to {}, the keys of other layers", hyper.key_size));
+    }
+    for (name, other) in [("attention.value_length_swa", size), ("attention.value_length", hyper.key_size)] {
+        let found = hyper.optional(name)?.unwrap_or(other);
+        if found != other {
+            return Err(Error::metadata(hyper.key(name), found.to_string(), format!("{other}, as long as keys")));
+        }
+    }
+    if rotated > size || !rotated.is_multiple_of(2) {
+        return wrong("rope.dimension_count_swa", rotated, format!("an even number up to {size}"));
+    }
+    Ok((size, rotated))
+}
+
+/// A bound for scores or logits; files write 0 for none.
+fn softcap(hyper: &Hyper, name: &str, default: f32) -> Result<Option<f32>> {
+    let cap = hyper.number(name)?.unwrap_or(default);
+    Ok((cap != 0.0).then_some(cap))
 }
 
 /// The models of 27 billion parameters, known by their layers, scale by width and heads, not by the size of a head.

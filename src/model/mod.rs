@@ -72,6 +72,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
+    ("gemma4", gemma::gemma4),
     ("phi3", phi3::flags),
     ("smollm3", smollm3::flags),
     ("granite", granite::flags),

@@ -66,6 +66,15 @@ impl<'f> Tensors<'f> {
         Ok(id)
     }
 
+    /// A number that may be missing; it becomes part of the program.
+    pub fn number(&self, name: &str) -> Result<Option<f32>> {
+        let Some(tensor) = self.file.tensor(name) else { return Ok(None) };
+        checked(tensor, 1, 1)?;
+        let mut number = [0.0];
+        Format::of(tensor.tensor_type())?.decode(&self.file.data(tensor)?, &mut number)?;
+        Ok(Some(number[0]))
+    }
+
     /// A matrix that may be missing.
     pub fn optional(&self, name: &str, columns: usize, rows: usize) -> Result<Option<WeightId>> {
         let Some(tensor) = self.file.tensor(name) else { return Ok(None) };

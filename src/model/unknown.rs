@@ -2,92 +2,31 @@
 
 use super::architectures;
 
-/// What some families need that no family here has.
-const NEEDS: &[(&str, &[&str])] = &[
+/// What some families need that no family here has, and their names.
+const NEEDS: &[(&str, &str)] = &[
     (
         "recurrent layers",
-        &[
-            "arwkv7",
-            "falcon-h1",
-            "granitehybrid",
-            "jamba",
-            "kimi-k3",
-            "kimi-linear",
-            "lfm2",
-            "lfm2moe",
-            "mamba",
-            "mamba2",
-            "minimax-01",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "plamo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "rwkv6",
-            "rwkv6qwen2",
-            "rwkv7",
-        ],
+        "arwkv7 falcon-h1 granitehybrid jamba kimi-k3 kimi-linear lfm2 lfm2moe mamba mamba2 minimax-01 nemotron_h \
+         nemotron_h_moe plamo2 qwen35 qwen35moe qwen3next rwkv6 rwkv6qwen2 rwkv7",
     ),
     (
-        "mixtures of experts",
-        &[
-            "afmoe",
-            "arctic",
-            "bailingmoe",
-            "bailingmoe2",
-            "bailingmoe3",
-            "cohere2moe",
-            "dbrx",
-            "deepseek",
-            "deepseek2",
-            "deepseek32",
-            "dots1",
-            "ernie4_5-moe",
-            "exaone-moe",
-            "glm4moe",
-            "gpt-oss",
-            "granitemoe",
-            "grok",
-            "grovemoe",
-            "hunyuan-moe",
-            "llada-moe",
-            "minimax-m2",
-            "olmoe",
-            "phimoe",
-            "qwen2moe",
-            "qwen3moe",
-            "qwen3vlmoe",
-            "smallthinker",
-        ],
+        "experts that are wired in a way of their own",
+        "afmoe arctic bailingmoe bailingmoe2 bailingmoe3 cohere2moe dbrx deepseek deepseek2 deepseek32 dots1 ernie4_5-moe \
+         exaone-moe glm4moe granitemoe grok grovemoe hunyuan-moe minimax-m2 olmoe phimoe qwen3vlmoe smallthinker",
     ),
-    ("an encoder with cross attention", &["t5"]),
+    ("an encoder with cross attention", "t5"),
     (
         "attention to later tokens",
-        &[
-            "bert",
-            "dream",
-            "eurobert",
-            "gemma-embedding",
-            "jina-bert-v2",
-            "jina-bert-v3",
-            "llada",
-            "llama-embed",
-            "modern-bert",
-            "neo-bert",
-            "nomic-bert",
-            "nomic-bert-moe",
-            "rnd1",
-            "t5encoder",
-        ],
+        "bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe llama-embed modern-bert neo-bert \
+         nomic-bert nomic-bert-moe rnd1 t5encoder",
     ),
-    ("positions that are learnt, not rotated", &["gpt2", "starcoder"]),
-    ("attention that fades with distance", &["baichuan", "bloom", "jais", "mpt", "refact"]),
-    ("latent attention", &["minicpm3", "mistral4", "plm"]),
-    ("embeddings for each layer", &["gemma3n", "gemma4"]),
-    ("pictures instead of text", &["clip", "cogvlm"]),
-    ("sound instead of text", &["pockettts", "qwen3tts", "wavtokenizer-dec"]),
-    ("another model that it drafts for", &["dflash", "eagle3", "gemma4-assistant"]),
+    ("positions that are learnt, not rotated", "gpt2 starcoder"),
+    ("attention that fades with distance", "baichuan bloom jais mpt refact"),
+    ("latent attention", "minicpm3 mistral4 plm"),
+    ("several streams between its layers", "gemma3n"),
+    ("pictures instead of text", "clip cogvlm"),
+    ("sound instead of text", "pockettts qwen3tts wavtokenizer-dec"),
+    ("another model that it drafts for", "dflash eagle3 gemma4-assistant"),
 ];
 
 /// Names with at least so many letters in common at the beginning are related.
@@ -95,7 +34,7 @@ const RELATED_LETTERS: usize = 3;
 
 /// What to say behind the list of what there is.
 pub(super) fn hint(architecture: &str) -> String {
-    let needs = NEEDS.iter().find(|(_, names)| names.contains(&architecture));
+    let needs = NEEDS.iter().find(|(_, names)| names.split(' ').any(|name| name == architecture));
     let needs = needs.map_or(String::new(), |(what, _)| format!("; `{architecture}` needs {what}: not supported yet"));
     format!("{}{needs}", closest(architecture).map_or(String::new(), |name| format!("; the closest is `{name}`")))
 }

@@ -90,6 +90,14 @@ impl Placement {
                 devices[steps].fill(0);
             }
         }
+        // Keys and values are where they are written: layers that only read them send their queries there.
+        for (at, step) in program.steps.iter().enumerate() {
+            if let Op::Attend { over, .. } = step.op {
+                let is_store = |step: &Step| matches!(step.op, Op::Store { to, .. } if to == over);
+                let store = program.steps.iter().position(is_store);
+                devices[at] = store.map_or(devices[at], |store| devices[store]);
+            }
+        }
         devices
     }
 

@@ -45,6 +45,11 @@ const LAYER_NORMS: [&str; 8] =
     ["command-r", "cohere2", "falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
 const NORM_BIASES: [&str; 6] = ["falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
 
+/// Whether a layer has windows, and heads of half the size.
+fn is_near(architecture: &str, layer: usize) -> bool {
+    architecture == "gemma4" && layer % 3 != 2
+}
+
 /// A metadata value.
 #[derive(Clone)]
 pub enum Fact {
@@ -86,6 +91,7 @@ impl Tiny {
             "qwen3" | "qwen3moe" | "gemma" => Sizes::odd_heads(2),
             "gemma2" | "gpt-oss" | "smollm3" | "cohere2" | "llama4" => Sizes::new(5),
             "gemma3" => Sizes { width: 64, ..Sizes::new(7) },
+            "gemma4" => Sizes { width: 64, ..Sizes::new(6) },
             _ => Sizes::new(2),
         };
         Tiny::with_sizes(architecture, sizes)
@@ -115,6 +121,14 @@ impl Tiny {
             .set("attention.value_length", sizes.head_size as u32);
         let tiny = match architecture {
             "gemma2" | "gpt-oss" => tiny.set("attention.sliding_window", 8),
+            "gemma4" => {
+                let near = (0..sizes.heads.len()).map(|layer| is_near(architecture, layer)).collect::<Vec<bool>>();
+                let tiny = tiny.set("attention.sliding_window", 8).set("attention.sliding_window_pattern", near);
+                let tiny = tiny.set("rope.freq_base", 100_000f32).add("rope_freqs.weight", &[sizes.head_size / 2]);
+                let half = sizes.head_size as u32 / 2;
+                let tiny = tiny.set("attention.key_length_swa", half).set("attention.value_length_swa", half);
+                tiny.set("rope.dimension_count_swa", half).set("embedding_length_per_layer_input", 0)
+            }
             "gemma3" => tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32),
             "granite" | "granitemoe" => tiny
                 .set("embedding_scale", 1.5f32)
@@ -239,6 +253,7 @@ impl Tiny {
 
     fn layer(self, layer: usize) -> Self {
         let Sizes { width, head_size, .. } = self.sizes;
+        let head_size = if is_near(&self.architecture, layer) { head_size / 2 } else { head_size };
         let (heads, kv_heads) = (self.sizes.heads[layer], self.sizes.kv_heads[layer]);
         let (queries, keys, inner) = (heads * head_size, kv_heads * head_size, self.sizes.inner[layer]);
         let architecture = self.architecture.clone();
@@ -290,7 +305,17 @@ impl Tiny {
             parts.push(("attn_sub_norm.weight", vec![queries]));
             parts.push(("ffn_sub_norm.weight", vec![inner]));
         }
-        if is(&["qwen3", "qwen3moe", "gemma3", "qwen3vl", "exaone4", "hunyuan-dense", "hunyuan_vl", "bailingmoe2"]) {
+        if is(&[
+            "qwen3",
+            "qwen3moe",
+            "gemma3",
+            "gemma4",
+            "qwen3vl",
+            "exaone4",
+            "hunyuan-dense",
+            "hunyuan_vl",
+            "bailingmoe2",
+        ]) {
             parts.push(("attn_q_norm.weight", vec![head_size]));
             parts.push(("attn_k_norm.weight", vec![head_size]));
         }
@@ -312,7 +337,7 @@ impl Tiny {
                 parts.push(("ffn_norm.bias", vec![width]));
             }
         }
-        if is(&["gemma2", "gemma3", "glm4", "olmo2", "exaone4"]) {
+        if is(&["gemma2", "gemma3", "gemma4", "glm4", "olmo2", "exaone4"]) {
             parts.push(("post_attention_norm.weight", vec![width]));
             parts.push(("post_ffw_norm.weight", vec![width]));
         }
@@ -458,6 +483,8 @@ impl Tiny {
             part if part.contains("_norm") && name.ends_with(".weight") => (1.0, 0.5),
             "attn_sinks" => (0.0, 3.0),
             _ if name.ends_with(".bias") => (0.0, 0.5),
+            "layer_output_scale" => (0.8, 0.2),
+            "per_layer_token_embd" => (0.0, 1.0 / 4.0),
             "token_embd" if tied => (0.0, 4.0 / (shape[0] as f32).sqrt()),
             "token_embd" => (0.0, 1.7),
             "output" => (0.0, 5.0 / (shape[0] as f32).sqrt()),

@@ -22,6 +22,7 @@ pub fn all() -> Vec<Variant> {
         gemma,
         gemma2,
         gemma3,
+        gemma4,
         phi3,
         granite,
         others,
@@ -47,7 +48,8 @@ pub fn all() -> Vec<Variant> {
 
 /// Models that differ from the plain ones in everything that may differ, at random.
 pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
-    let families: Vec<&str> = kiln::model::architectures().filter(|name| *name != "mistral").collect();
+    let families: Vec<&str> =
+        kiln::model::architectures().filter(|name| !["mistral", "gemma4"].contains(name)).collect();
     (0..count).map(move |number| {
         let family = families[number % families.len()];
         let name = format!("{family}-mixed-{number}");
@@ -78,6 +80,8 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
         _ => tiny,
     };
+    // To the reference the epsilon of this one is 0, whatever the file says.
+    let tiny = if family == "qwen2vl" { tiny.set("attention.layer_norm_rms_epsilon", 0f32) } else { tiny };
     mix_query_key_value(tiny, &sizes, &mut pick)
 }
 
@@ -391,6 +395,31 @@ fn gemma3(add: Add) {
     add("yarn", yarn.set("rope.scaling.original_context_length", 32).set("rope.scaling.attn_factor", 0.9f32));
     // The 27B model, by which the reference means one of 62 layers.
     add("62-layers", Tiny::with_sizes("gemma3", Sizes::thin(62)));
+}
+
+fn gemma4(add: Add) {
+    let plain = || Tiny::new("gemma4");
+    add("plain", plain());
+    add("partial", plain().set("rope.dimension_count_swa", 8).set("rope.freq_base_swa", 500f32));
+    add("scaled", plain().add_to_layers("layer_output_scale.weight", &[1]));
+    let window = plain().set("attention.sliding_window", 100);
+    add("wide-window", window.set("final_logit_softcapping", 5f32));
+    // Layers with large heads take keys for values.
+    add("keys-as-values", plain().remove("blk.2.attn_v.weight").remove("blk.5.attn_v.weight"));
+    // The small models.
+    let mut shared = plain().set("attention.shared_kv_layers", 3);
+    for part in ["attn_k", "attn_v", "attn_k_norm"] {
+        shared = (3..6).fold(shared, |tiny, layer| tiny.remove(&format!("blk.{layer}.{part}.weight")));
+    }
+    add("shared", shared.clone());
+    let inputs = |tiny: Tiny| {
+        let tiny = tiny.set("embedding_length_per_layer_input", 12).add("per_layer_proj_norm.weight", &[12]);
+        let tiny = tiny.add("per_layer_token_embd.weight", &[72, Sizes::VOCABULARY]);
+        let tiny = tiny.add("per_layer_model_proj.weight", &[64, 72]).add_to_layers("inp_gate.weight", &[64, 12]);
+        tiny.add_to_layers("proj.weight", &[12, 64]).add_to_layers("post_norm.weight", &[64])
+    };
+    add("inputs", inputs(plain()));
+    add("small", inputs(shared).add_to_layers("layer_output_scale.weight", &[1]));
 }
 
 fn phi3(add: Add) {

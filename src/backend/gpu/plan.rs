@@ -13,7 +13,7 @@
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
 
 use crate::program::{
-    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Segment, SlotId, WeightId,
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Runs, Segment, SlotId, WeightId,
 };
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -201,10 +201,11 @@ pub struct Plan {
 /// # Errors
 /// If there is one in these segments.
 pub fn check(program: &Program, segments: &[Segment]) -> Result<()> {
+    let slices = slices(program);
     for step in segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]) {
         let found = match &step.op {
             Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => "experts",
-            Op::Copy { .. } => "a copy of parts of rows",
+            Op::Copy { out, .. } if !slices.contains_key(out) => "a copy of parts of rows",
             Op::Attend { sinks: Some(_), .. } => "attention with sinks",
             Op::Store { values: None, .. } => "values that are in the keys",
             Op::Gate { activation: Activation::ClampedSilu, .. } => "a clamped gate",
@@ -308,7 +309,7 @@ impl Plan {
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up: Some(up), out },
             &Op::Activate { activation, slot } => Node::Gate { activation, gate: slot, up: None, out: slot },
             &Op::Temper { slot, slope, interval, offset } => Node::Temper { slot, slope, interval, offset },
-            // No family writes them yet.
+            // Of copies only those are left that lie where they are made from; families write nothing else of these yet.
             Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } | Op::Copy { .. } => return 1,
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
@@ -492,7 +493,29 @@ fn head_norm(ops: &[&Op], at: usize) -> Option<HeadNorm> {
     (is_alike && is_one).then_some(HeadNorm { queries: query_weight, keys: key_weight, epsilon })
 }
 
-/// Where slots lie: the outputs of one linear step side by side, if all steps that write any of them write the same.
+/// Slots that hold a part of another's rows as it is, and are written by nothing else: with that other, and where the part
+/// begins. Nothing of that other is written any more behind the copy, so the part can lie within it.
+fn slices(program: &Program) -> HashMap<SlotId, (SlotId, usize)> {
+    let last_written =
+        |slot: SlotId| program.steps.iter().rposition(|step| step.op.writes().contains(&slot)).unwrap_or(usize::MAX);
+    let mut found = HashMap::new();
+    for (at, step) in program.steps.iter().enumerate() {
+        let Op::Copy { parts, out } = &step.op else { continue };
+        let is_whole = |part: &Runs| part.count == 1 && part.size == program.slots[out.0].width;
+        if let [part] = &parts[..]
+            && is_whole(part)
+            && last_written(*out) == at
+            && last_written(part.from) < at
+            && !found.contains_key(&part.from)
+            && !program.steps[..at].iter().any(|step| step.op.writes().contains(out))
+        {
+            found.insert(*out, (part.from, part.from_start));
+        }
+    }
+    found
+}
+
+/// Where slots lie: what is sliced within what it is sliced of, and the outputs of one linear step side by side, if all steps that write any of them write the same.
 fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
     let mut lists: HashMap<SlotId, Option<Vec<SlotId>>> = HashMap::new();
     for step in &program.steps {
@@ -515,10 +538,11 @@ fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
             }
         }
     }
+    let slices = slices(program);
     let mut views: Vec<Option<View>> = vec![None; program.slots.len()];
     let mut buffers = vec![];
     for (id, slot) in program.slots.iter().enumerate() {
-        if views[id].is_some() {
+        if views[id].is_some() || slices.contains_key(&SlotId(id)) {
             continue;
         }
         let list = lists.get(&SlotId(id)).cloned().flatten();
@@ -533,6 +557,9 @@ fn place(program: &Program) -> (Vec<View>, Vec<(u32, Rows)>) {
             start += program.slots[member.0].width as u32;
         }
         buffers.push((stride, slot.rows));
+    }
+    for (out, (from, first)) in slices {
+        views[out.0] = views[from.0].map(|view| View { start: view.start + first as u32, ..view });
     }
     (views.into_iter().flatten().collect(), buffers)
 }
