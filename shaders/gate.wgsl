@@ -1,10 +1,12 @@
 // Gated units, activation(gate) * up, and curves without a gate.
 //
-// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: GELU, SQUARED_RELU, or else it is SiLU;
-// GATED multiplies with up; QUANTIZE also writes the result in eight bits. Geometry: workgroups of 64 lanes, four columns a lane, so that one covers whole units.
+// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: the curves of `shared/gate.wgsl`; GATED
+// multiplies with up; QUANTIZE also writes the result in eight bits. Geometry: workgroups of 64 lanes, four columns a
+// lane, so that one covers whole units.
 // CPU twin: `activate` in `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
+#include "shared/gate.wgsl"
 #if QUANTIZE
 #include "shared/quantize.wgsl"
 #end
@@ -28,22 +30,6 @@ struct Params {
 #end
 #if GATED
 @group(0) @binding($UP) var<storage, read> up: array<f32>;
-#end
-
-#if SQUARED_RELU
-fn activate(x: f32) -> f32 {
-    return max(x, 0.0) * max(x, 0.0);
-}
-#else
-// Both curves are x times a sigmoid: 1 + tanh(y) is 2 / (1 + exp(-2 y)). The exponent is held where the power is finite.
-fn activate(x: f32) -> f32 {
-#if GELU
-    let y = 1.5957691216 * x * (1.0 + 0.044715 * x * x);
-#else
-    let y = x;
-#end
-    return x / (1.0 + exp(min(-y, 80.0)));
-}
 #end
 
 // The `j`-th of a lane's four columns: for units neighbouring ones, otherwise as neighbouring lanes load best.
@@ -70,9 +56,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         #repeat j 4
         let i$j = first + column(thread, $j);
         if (i$j < params.width) {
-            var x = activate(gate[gate_at + i$j]);
 #if GATED
-            x *= up[up_at + i$j];
+            let x = gated_unit(gate[gate_at + i$j], up[up_at + i$j]);
+#else
+            let x = curve(gate[gate_at + i$j]);
 #end
 #if IN_PLACE
             gate[gate_at + i$j] = x;

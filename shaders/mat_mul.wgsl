@@ -5,6 +5,9 @@
 // $TOKENS tokens. Step by step it decodes 32 columns of its rows into workgroup memory, and the same columns of its
 // tokens; then each lane multiplies $PAIRS pairs of rows by $TOKENS tokens from there. Workgroups along x go over rows, along y over
 // tokens. CENTERED: offsets are minus $CENTER times the scale. CPU twin: `Tiles` in `backend/cpu/simd/kernels.rs`.
+//
+// EXPERTS: the choices of a tile are those of one matrix: `order` holds all choices sorted by that, and then the tiles, as
+// `sort_choices.wgsl` writes them. Without ROUTED as many tiles are those of the first matrix, as many of the second.
 
 #include "shared/product.wgsl"
 
@@ -38,6 +41,25 @@ fn row_at(place: u32) -> u32 {
 #end
 }
 
+#if EXPERTS
+#if ROUTED
+var<workgroup> tile_at: vec4<u32>;
+#end
+
+// The choice in a place of the order by matrices.
+fn choice_at(place: u32) -> u32 {
+#if ROUTED
+    return order[place];
+#else
+    return place * params.choices + matrix;
+#end
+}
+#else
+fn choice_at(place: u32) -> u32 {
+    return place;
+}
+#end
+
 #if CENTERED
 // Bytes, which are below 128, less $CENTER: the upper bits keep one byte from borrowing from the next.
 fn centered(bytes: vec4<u32>) -> vec4<u32> {
@@ -53,11 +75,40 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first_row = (group.z * groups.x + group.x) * ROWS;
+#if EXPERTS
+#if ROUTED
+    if (lane == 0u) {
+        let at = params.routes_start + group.y * 4u;
+        tile_at = vec4<u32>(order[at], order[at + 1u], order[at + 2u], 0u);
+    }
+    let tile = workgroupUniformLoad(&tile_at);
+    let number = tile.x;
+    let first_token = tile.y;
+    let end_token = tile.z;
+#else
+    let tokens = row_count() / params.choices;
+    let tiles = max((tokens + TOKENS - 1u) / TOKENS, 1u);
+    let number = group.y / tiles;
+    let first_token = group.y % tiles * TOKENS;
+    let end_token = min(first_token + TOKENS, tokens);
+#end
+    // No such tile, or it is left to the dispatch of another part.
+    if (first_token >= end_token || !has_matrix(number)) {
+        return;
+    }
+    let start_row = matrix_start(number);
+    matrix = number;
+#else
     let first_token = group.y * TOKENS;
+    let end_token = row_count();
+    let start_row = 0u;
+#end
     let last_row = max(params.rows, 1u) - 1u;
-    let last_token = max(row_count(), 1u) - 1u;
+    let last_token = max(end_token, 1u) - 1u;
     let row = lane % ROW_LANES;
     let token = lane / ROW_LANES;
+    // Of the places in the tile that this lane fills, all have the same token.
+    let from_input = input_row(choice_at(min(first_token + lane % TOKENS, last_token)));
 #repeat p $PAIRS
 #repeat h 2
 #repeat t $TOKENS
@@ -69,7 +120,7 @@ fn main(
         workgroupBarrier();
 #if INTEGER
         for (var place = lane; place < ROWS; place += LANES) {
-            let w = unit(min(first_row + row_at(place), last_row), index, params.row_units);
+            let w = unit(start_row + min(first_row + row_at(place), last_row), index, params.row_units);
 #if CENTERED
             rows_low[place] = centered(w.low);
             rows_high[place] = centered(w.high);
@@ -80,7 +131,7 @@ fn main(
             rows_factors[place] = factors_of(w);
         }
         for (var place = lane; place < TOKENS; place += LANES) {
-            let at = min(first_token + place, last_token) * params.row_units + index;
+            let at = from_input * params.row_units + index;
             tokens_low[place] = x_integers[at * 2u];
             tokens_high[place] = x_integers[at * 2u + 1u];
             tokens_terms[place] = terms_at(at);
@@ -110,7 +161,7 @@ fn main(
 #end
 #else
         for (var place = lane; place < ROWS; place += LANES) {
-            let from_row = min(first_row + row_at(place), last_row);
+            let from_row = start_row + min(first_row + row_at(place), last_row);
 #if FLOATS
 #repeat q 8
             tile_rows[${q}u * ROWS + place] = floats(from_row, index, params.row_units, ${q}u);
@@ -124,8 +175,7 @@ fn main(
 #end
         }
         for (var place = lane; place < TOKENS * 8u; place += LANES) {
-            let from_token = min(first_token + place % TOKENS, last_token);
-            tile_tokens[place] = activation(from_token, index * 8u + place / TOKENS);
+            tile_tokens[place] = activation(from_input, index * 8u + place / TOKENS);
         }
         workgroupBarrier();
 #repeat q 8
@@ -149,8 +199,9 @@ fn main(
     }
 #repeat t $TOKENS
     {
-        let at_token = first_token + token + ${t}u * TOKEN_LANES;
-        if (at_token < row_count()) {
+        let place = first_token + token + ${t}u * TOKEN_LANES;
+        if (place < end_token) {
+            let at_token = choice_at(place);
 #if GATE
 #repeat p $PAIRS
             {

@@ -7,7 +7,8 @@
 // is the workgroup of $LANES lanes. More tokens are more workgroups along z. CPU twin: `Rows` in
 // `backend/cpu/simd/kernels.rs`.
 //
-// QUANTIZE: the results of a workgroup, which are whole units of gated pairs then, are rounded to eight bits.
+// QUANTIZE: the results of a workgroup, which are whole units of gated pairs then, are rounded to eight bits. EXPERTS: a
+// workgroup takes one choice, and so one matrix; $TOKENS is 1.
 
 #include "shared/product.wgsl"
 
@@ -15,6 +16,17 @@ const LANES = ${LANES}u;
 const ROWS = ${ROWS}u;
 const TOKENS = ${TOKENS}u;
 const SUMS = ROWS * TOKENS;
+
+#if EXPERTS
+fn matrix_of(choice: u32) -> u32 {
+#if ROUTED
+    let at = params.routes_start + choice / params.choices * params.routes_stride + choice % params.choices;
+    return u32(clamp(routes[at], 0.0, 65535.0));
+#else
+    return choice % params.choices;
+#end
+}
+#end
 
 #if SUBGROUPS
 #if QUANTIZE
@@ -50,25 +62,37 @@ fn main(
     let first = group_first + team * ROWS;
     let last = max(params.rows, 1u) - 1u;
     let first_token = group.z * TOKENS;
+#if EXPERTS
+    // A matrix that is in another part is left to another dispatch.
+    matrix = matrix_of(first_token);
+    let is_here = has_matrix(matrix);
+    let start = matrix_start(matrix);
+#else
+    let is_here = true;
+    let start = 0u;
+#end
 #repeat r $ROWS
     // Rows past the end repeat the last one, and are not written.
-    let row$r = min(first + ${r}u, last);
+    let row$r = start + min(first + ${r}u, last);
 #repeat t $TOKENS
     var sum${r}_${t} = 0.0;
 #end
 #end
+#repeat t $TOKENS
+    let input$t = input_row(first_token + ${t}u);
+#end
     // Where subgroups are smaller than they might be, some have no rows.
-    let end = select(0u, params.row_units, first <= last);
+    let end = select(0u, params.row_units, first <= last && is_here);
     for (var index = team_lane; index < end; index += team_lanes) {
 #repeat t $TOKENS
 #if INTEGER
-        let at$t = (first_token + ${t}u) * params.row_units + index;
+        let at$t = input$t * params.row_units + index;
         let x_low$t = x_integers[at$t * 2u];
         let x_high$t = x_integers[at$t * 2u + 1u];
         let terms$t = terms_at(at$t);
 #else
 #repeat q 8
-        let x${t}_${q} = activation(first_token + ${t}u, index * 8u + ${q}u);
+        let x${t}_${q} = activation(input$t, index * 8u + ${q}u);
 #end
 #if OFFSETS
         let x_low$t = dot(x${t}_0 + x${t}_1 + x${t}_2 + x${t}_3, vec4<f32>(1.0));
@@ -163,7 +187,7 @@ fn main(
             up += partial[(gate_at + TOKENS) * LANES + part];
         }
 #end
-        let is_there = first + 2u * pair < params.rows && token < row_count();
+        let is_there = is_here && first + 2u * pair < params.rows && token < row_count();
 #if QUANTIZE
         let result = gated(min(first / 2u + pair, last / 2u), gate, up);
         results[nth * (teams * ROWS / 2u) + team * ROWS / 2u + pair] = select(0.0, result, is_there);
@@ -180,7 +204,8 @@ fn main(
         let at = begin + lane * 4u;
         let token = first_token + at / group_results;
         let unit = params.first_row / 64u + group_first / 64u + at % group_results / 32u;
-        let exists = at < group_results * TOKENS && token < row_count() && unit < params.out_stride;
+        let is_token = is_here && at < group_results * TOKENS && token < row_count();
+        let exists = is_token && unit < params.out_stride;
         let source = min(at, MOST_RESULTS * TOKENS - 4u);
         let four = vec4<f32>(results[source], results[source + 1u], results[source + 2u], results[source + 3u]);
         quantize(four, lane, token * params.out_stride + unit, exists);
@@ -202,7 +227,7 @@ fn main(
             result += partial[value * LANES + part];
         }
 #end
-        if (row < params.rows && token < row_count()) {
+        if (is_here && row < params.rows && token < row_count()) {
             put(token, row, result);
         }
     }

@@ -56,7 +56,9 @@ const ROW_QUADS: u32 = $ROW_QUADS;
 #if STORE
 #if !TOGETHER
 @group(0) @binding($KEYS) var<storage, read> keys: array<f32>;
+#if !IN_KEYS
 @group(0) @binding($VALUES) var<storage, read> values: array<f32>;
+#end
 #end
 @group(0) @binding($TABLE) var<storage, read> table: array<u32>;
 #end
@@ -146,14 +148,6 @@ fn key_at(i: u32) -> f32 {
 #end
 }
 
-fn value_at(i: u32) -> f32 {
-#if TOGETHER
-    return queries[i];
-#else
-    return values[i];
-#end
-}
-
 fn make_key(token: u32, head: u32, lane: u32) {
     let start = params.key_start + token * params.key_stride + head * KEY_SIZE;
     for (var i = lane; i < KEY_SIZE; i += THREADS) {
@@ -177,6 +171,15 @@ fn make_key(token: u32, head: u32, lane: u32) {
     }
 }
 
+#if !IN_KEYS
+fn value_at(i: u32) -> f32 {
+#if TOGETHER
+    return queries[i];
+#else
+    return values[i];
+#end
+}
+
 fn make_value(token: u32, head: u32, lane: u32) {
     let start = params.value_start + token * params.value_stride + head * VALUE_SIZE;
     for (var quad = lane; quad < VALUE_ROW; quad += THREADS) {
@@ -188,6 +191,8 @@ fn make_value(token: u32, head: u32, lane: u32) {
         quads[quad] = four;
     }
 }
+
+#end
 
 #if CACHE_Q8
 // The scale of a block of `quads`.
@@ -254,8 +259,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let place = group.x - QUERY_HEADS;
     if (place < KV_HEADS) {
         make_key(token, place, lane);
+#if !IN_KEYS
     } else {
         make_value(token, place - KV_HEADS, lane);
+#end
     }
     workgroupBarrier();
     let position = step.start + token;
@@ -266,9 +273,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (place < KV_HEADS) {
         let rows = keys_at(page - params.first_page, place);
         store(rows, KEY_ROW, rows + PAGE * KEY_ROW, KEY_SCALES, position % PAGE, lane);
+#if !IN_KEYS
     } else {
         let rows = values_at(page - params.first_page, place - KV_HEADS);
         store(rows, VALUE_ROW, rows + PAGE * VALUE_ROW, VALUE_SCALES, position % PAGE, lane);
+#end
     }
 #end
 }

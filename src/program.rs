@@ -136,6 +136,8 @@ pub enum Activation {
     Gelu,
     /// x · sigmoid(1.702 x), with x at most 7; what it is multiplied with is squeezed between -7 and 7, and 1 added.
     ClampedSilu,
+    /// sigmoid(x)
+    Sigmoid,
     /// The square of x, and 0 where x is negative.
     SquaredRelu,
 }

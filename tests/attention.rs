@@ -43,6 +43,7 @@ impl Slab {
     fn row_bytes(&self, is_value: bool) -> (usize, usize) {
         let size = self.size(is_value);
         match self.shape.format {
+            _ if is_value && self.shape.values_in_keys => (0, 0),
             CacheFormat::F32 => (size * 4, 0),
             CacheFormat::F16 => (size * 2, 0),
             CacheFormat::Q8_0 => (size.div_ceil(32) * 32, size.div_ceil(32).div_ceil(2) * 4),
@@ -131,7 +132,7 @@ struct Case {
 }
 
 fn shape(format: CacheFormat, heads: u32, key_size: u32, value_size: u32) -> PageShape {
-    PageShape { format, heads, key_size, value_size }
+    PageShape { format, heads, key_size, value_size, values_in_keys: false }
 }
 
 impl Case {
@@ -176,6 +177,16 @@ impl Setting {
                 let id = ids[position / PAGE] as usize;
                 let slab = &mut slabs[id / slab_pages];
                 for (is_value, rows) in [(false, &mut keys[position]), (true, &mut values[position])] {
+                    if is_value && page.values_in_keys {
+                        let key = slab.load(Place {
+                            page: id % slab_pages,
+                            head,
+                            is_value: false,
+                            position: position % PAGE,
+                        });
+                        rows.push(key[..page.value_size as usize].to_vec());
+                        continue;
+                    }
                     let place = Place { page: id % slab_pages, head, is_value, position: position % PAGE };
                     slab.store(place, &random.normals(slab.size(is_value)));
                     rows.push(slab.load(place));
@@ -416,6 +427,16 @@ fn attention_with_softcap_and_sinks() {
 }
 
 #[test]
+fn attention_with_values_in_the_keys() {
+    let case = |(format, group, key_size, value_size, start, tokens)| {
+        let page = PageShape { values_in_keys: true, ..shape(format, 1, key_size, value_size) };
+        Case::new(page, group, start, tokens)
+    };
+    let [f32, f16, q8] = FORMATS;
+    check_all(&[(f16, 16, 576, 512, 40, 2), (f32, 4, 96, 64, 33, 40), (q8, 3, 96, 32, 70, 3)].map(case));
+}
+
+#[test]
 fn attention_over_several_slabs() {
     let case = |(slabs, splits, reach, start)| Case {
         slabs,
@@ -531,7 +552,9 @@ impl Turning {
                 let value = &values[token * widths[2]..][..widths[2]];
                 let exact = pairs == 0 && !self.rotation.norm;
                 self.check_rows(gpu, &mut slab, (position, false), &key, exact);
-                self.check_rows(gpu, &mut slab, (position, true), value, true);
+                if !page.values_in_keys {
+                    self.check_rows(gpu, &mut slab, (position, true), value, true);
+                }
             }
             assert!(slab.bytes == untouched, "more is stored than should be: {self:?} on {gpu:?}");
         }
@@ -570,6 +593,12 @@ fn check_turnings(turnings: &[Turning]) {
     let gpus = devices();
     let mut random = Random(3);
     turnings.iter().for_each(|turning| gpus.iter().for_each(|gpu| turning.run(gpu, &mut random)));
+}
+
+#[test]
+fn keys_that_hold_their_values() {
+    let turning = |format| Turning::new(PageShape { values_in_keys: true, ..shape(format, 2, 96, 64) }, 4, 16);
+    check_turnings(&FORMATS.map(turning));
 }
 
 #[test]

@@ -34,3 +34,18 @@ fn a_layer_takes_ten_at_most() {
         }
     }
 }
+
+/// A shared expert, and keys that are put together, are dispatches of their own.
+#[test]
+fn a_layer_of_experts_takes_a_few_more() {
+    for gpu in open(&GpuOptions::default()).iter().filter(|gpu| gpu.has(Tier::Dot) && gpu.has(Tier::Subgroups)) {
+        let (rounded, halves) = (TensorType::Q8_0, TensorType::F16);
+        let cases =
+            [("qwen3moe", rounded, 13), ("gpt-oss", rounded, 13), ("glm4moe", rounded, 16), ("deepseek2", halves, 28)];
+        for (architecture, format, most) in cases {
+            let [fewer, more] = [3, 4].map(|layers| dispatches(gpu, architecture, layers, format));
+            println!("{architecture}: {} a layer", more - fewer);
+            assert!(more - fewer <= most, "{architecture}: {} dispatches a layer on {gpu:?}", more - fewer);
+        }
+    }
+}

@@ -402,7 +402,9 @@ fn norms_that_cannot_be() {
 #[test]
 fn gates() {
     everywhere(|gpu, random, rows, width| {
-        for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu] {
+        let curves =
+            [Activation::Silu, Activation::Gelu, Activation::ClampedSilu, Activation::Sigmoid, Activation::SquaredRelu];
+        for activation in curves {
             let bits = random.word();
             let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
             let gate = Gate { activation, is_gated, in_place, quantize };
@@ -416,8 +418,8 @@ fn gates() {
             let target = if gate.in_place { &input } else { &output };
             let expected = target.map(|row, values| {
                 let factors = input.row(row).iter().zip(up.row(row));
-                values.iter_mut().zip(factors).for_each(|(to, (&x, up))| {
-                    *to = ops::activate(activation, x) * if is_gated { *up } else { 1.0 };
+                values.iter_mut().zip(factors).for_each(|(to, (&x, &up))| {
+                    *to = if is_gated { ops::gate(activation, x, up) } else { ops::activate(activation, x) };
                 });
             });
             let (input_bytes, up_bytes, output_bytes) = (input.bytes(), up.bytes(), output.bytes());

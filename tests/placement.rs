@@ -168,7 +168,8 @@ fn other_families_cut_everywhere() {
         return;
     };
     let gpus = gpus();
-    for name in ["llama-rope3", "llama-yarn", "llama-bias", "qwen3", "gemma2", "gemma3", "granite", "smollm3", "glm4"] {
+    let dense = ["llama-rope3", "llama-yarn", "llama-bias", "qwen3", "gemma2", "gemma3", "granite", "smollm3", "glm4"];
+    for name in dense.into_iter().chain(["mixtral", "qwen3moe", "gpt-oss", "deepseek2", "deepseek2-lite"]) {
         World::golden(&folder, name).check_all(&gpus);
     }
 }

@@ -16,8 +16,12 @@ use kiln::{CacheFormat, Device, Generate, LoadOptions, Model, Offload, TensorCla
 use std::time::Instant;
 use tiny::{Sizes, Tiny};
 
-/// Some megabytes, so that what no plan counts is little against it.
 fn medium(format: TensorType) -> Tiny {
+    medium_of("llama", format)
+}
+
+/// Some megabytes, so that what no plan counts is little against it.
+fn medium_of(architecture: &str, format: TensorType) -> Tiny {
     let layers = 4;
     let sizes = Sizes {
         width: 512,
@@ -26,17 +30,19 @@ fn medium(format: TensorType) -> Tiny {
         head_size: 64,
         inner: vec![1536; layers],
     };
-    Tiny::with_sizes("llama", sizes).store_matrices_as(format).tokenizer()
+    Tiny::with_sizes(architecture, sizes).store_matrices_as(format).tokenizer()
 }
 
 #[test]
 fn planned_bytes_are_those_that_a_device_then_holds() {
-    for (format, kept) in [
-        (TensorType::Q4_0, CacheFormat::F16),
-        (TensorType::F16, CacheFormat::Q8_0),
-        (TensorType::Q8_0, CacheFormat::F32),
+    for (architecture, format, kept) in [
+        ("llama", TensorType::Q4_0, CacheFormat::F16),
+        ("llama", TensorType::F16, CacheFormat::Q8_0),
+        ("llama", TensorType::Q8_0, CacheFormat::F32),
+        ("gpt-oss", TensorType::Q8_0, CacheFormat::F16),
+        ("deepseek2", TensorType::F16, CacheFormat::F32),
     ] {
-        let bytes = medium(format).bytes();
+        let bytes = medium_of(architecture, format).bytes();
         for offload in [Offload::All, Offload::Layers(2)] {
             for gpu in open(&GpuOptions::default()) {
                 let held = || gpu.device().generate_allocator_report().unwrap().total_allocated_bytes;
@@ -48,7 +54,7 @@ fn planned_bytes_are_those_that_a_device_then_holds() {
                 model.session().generate_tokens(&[1; 40], how).unwrap().text().unwrap();
                 let (planned, measured) = (model.plan().parts[0].bytes() as f64, (held() - before) as f64);
                 println!(
-                    "{format:?} {kept:?} {offload:?}: planned {planned}, measured {measured}: {:.4}",
+                    "{architecture} {format:?} {kept:?} {offload:?}: planned {planned}, measured {measured}: {:.4}",
                     planned / measured
                 );
                 assert!((planned / measured - 1.0).abs() < 0.03, "{measured} bytes:\n{}", model.plan());

@@ -45,7 +45,7 @@ impl Case {
             rows,
             tokens,
             epilogue,
-            file: (0..rows).map(|_| row(layout.kind(), columns, random)).collect(),
+            file: (0..rows).map(|_| random.row(layout.kind(), columns)).collect(),
             x: random.normals(columns * tokens),
             bias: random.normals(rows),
             before: random.normals(GAP + tokens * (results + GAP)),
@@ -73,7 +73,7 @@ impl Case {
             for result in 0..results {
                 let at = GAP + token * (results + GAP) + result;
                 out[at] = match self.epilogue.gate {
-                    Some(curve) => ops::activate(curve, product(2 * result)) * product(2 * result + 1),
+                    Some(curve) => ops::gate(curve, product(2 * result), product(2 * result + 1)),
                     None => product(result) + if self.epilogue.add { out[at] } else { 0.0 },
                 };
             }
@@ -142,8 +142,7 @@ impl Case {
                 x_stride: stride as u32,
                 out_start: GAP as u32,
                 out_stride: if self.epilogue.quantize { result_units } else { results + GAP } as u32,
-                bias_start: 0,
-                outputs: 0,
+                ..ProductParams::default()
             };
             let mut data = vec![
                 Data::Read(&step),
@@ -210,23 +209,6 @@ impl Case {
         let gaps = |out: &[f32]| -> Vec<f32> { out[..GAP].iter().chain(&out[out.len() - GAP..]).copied().collect() };
         assert_eq!(gaps(&found), gaps(&self.before), "{kind}: wrote beside its rows");
     }
-}
-
-/// A row of random blocks whose values are of a size that weights have.
-fn row(kind: TensorType, columns: usize, random: &mut Random) -> Vec<u8> {
-    let (elements, bytes) = (kind.block_elements() as usize, kind.block_bytes() as usize);
-    let mut block = vec![0; bytes];
-    let mut values = vec![0.0f32; elements];
-    let blocks = (0..columns / elements).map(|_| {
-        loop {
-            block.iter_mut().for_each(|byte| *byte = random.word() as u8);
-            decode(kind, &block, &mut values).unwrap();
-            if values.iter().all(|value| value.abs() < 10.0) && values.iter().any(|value| value.abs() > 1e-3) {
-                return block.clone();
-            }
-        }
-    });
-    blocks.collect::<Vec<_>>().concat()
 }
 
 /// Columns that a type can have, few or more.

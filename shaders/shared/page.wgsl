@@ -18,7 +18,8 @@
 // Each row has cells of its own, scales included: no cell is written by two workgroups. `PageShape::page_words` in
 // `backend/gpu/attention.rs` counts the same words. CPU twin: `backend/cpu/memory.rs`.
 //
-// Constants: KV_HEADS, KEY_SIZE, VALUE_SIZE, CACHE (the binding). Flags: one of the formats; CACHE_WRITE.
+// Constants: KV_HEADS, KEY_SIZE, VALUE_SIZE, CACHE (the binding). Flags: one of the formats; CACHE_WRITE; IN_KEYS: values
+// are the beginning of the keys, and no others are kept.
 
 const PAGE: u32 = 32; // positions
 const NO_PAGE: u32 = 0xffffffff;
@@ -49,7 +50,11 @@ const VALUE_SCALES: u32 = 0;
 #end
 
 const KEY_CELLS: u32 = PAGE * (KEY_ROW + KEY_SCALES);
+#if IN_KEYS
+const VALUE_CELLS: u32 = 0;
+#else
 const VALUE_CELLS: u32 = PAGE * (VALUE_ROW + VALUE_SCALES);
+#end
 const HEAD_CELLS: u32 = KEY_CELLS + VALUE_CELLS;
 
 #if CACHE_WRITE
@@ -65,7 +70,11 @@ fn keys_at(page: u32, head: u32) -> u32 {
 
 // Where a head's values begin.
 fn values_at(page: u32, head: u32) -> u32 {
+#if IN_KEYS
+    return keys_at(page, head);
+#else
     return keys_at(page, head) + KEY_CELLS;
+#end
 }
 
 #if !CACHE_WRITE
@@ -91,7 +100,11 @@ fn key_quad(keys: u32, position: u32, quad: u32) -> vec4<f32> {
 
 // A quad of a value; `values` as from `values_at`.
 fn value_quad(values: u32, position: u32, quad: u32) -> vec4<f32> {
+#if IN_KEYS
+    return key_quad(values, position, quad);
+#else
     let scale_at = values + PAGE * VALUE_ROW + position * VALUE_SCALES + quad / 16u;
     return decode(values + position * VALUE_ROW + quad, scale_at, quad);
+#end
 }
 #end

@@ -3,8 +3,13 @@
 // Flags: INTEGER takes activations rounded to eight bits, otherwise they are f32. FLOATS: weights are floating-point.
 // VECTORS: the plane of quants is read by vec4. TABLES: the type has tables. OFFSETS: and offsets. HALVES: the halves of
 // a unit have scales of their own. TAIL: columns are no multiple of 32. BIAS: a vector is added. ADD: results are added to
-// what is there. GATE: rows come in pairs, of which the first goes through a curve (GELU, SQUARED_RELU, or else SILU) and is multiplied
-// with the second. QUANTIZE: results are written in eight bits instead, as `shared/quantize.wgsl` says.
+// what is there. GATE: rows come in pairs, of which the first goes through a curve and is multiplied
+// with the second (see `shared/gate.wgsl`). QUANTIZE: results are written in eight bits instead, as
+// `shared/quantize.wgsl` says.
+//
+// EXPERTS: each token is multiplied with several matrices, of many that lie one above the other: `choices` of them, with
+// results side by side. What follows then calls a token is a choice: a token's first, its second and so on, then the next
+// token's. ROUTED: routes say which matrices; otherwise a token's first choice is the first matrix and so on.
 
 #include "shared/step.wgsl"
 
@@ -19,6 +24,14 @@ struct Params {
     out_stride: u32,    // in units of a row where results are rounded
     bias_start: u32,
     outputs: u32,       // 1: one row for each output, 0: for each token
+    // The rest is for EXPERTS; `rows` are those of one matrix then, and `first_row` is 0.
+    choices: u32,       // of a token
+    choice_width: u32,  // from the results of one to those of the next
+    own_inputs: u32,    // 1: each choice has activations of its own, side by side; 0: all of a token share them
+    first_matrix: u32,  // of this part
+    matrices: u32,      // in this part
+    routes_start: u32,  // of `routes`, or of the tiles in `order`
+    routes_stride: u32, // of `routes`
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -46,23 +59,84 @@ struct Params {
 #else
 @group(0) @binding(7) var<storage, read> no_tables: array<u32>;
 #end
+#if EXPERTS
+#if TILES
+@group(0) @binding(8) var<storage, read> order: array<u32>;
+#else
+@group(0) @binding(8) var<storage, read> routes: array<f32>;
+#end
+#if BIAS
+@group(0) @binding(9) var<storage, read> bias: array<f32>;
+#end
+#else
 #if BIAS
 @group(0) @binding(8) var<storage, read> bias: array<f32>;
 #else
 @group(0) @binding(8) var<storage, read> no_bias: array<u32>;
 #end
+#end
 
 #include "$UNIT"
 
-fn row_count() -> u32 {
-    return select(step.tokens, step.outputs, params.outputs == 1u);
+#if EXPERTS
+// Which matrix this workgroup multiplies with, of all there are.
+var<private> matrix: u32;
+
+// Whether a matrix is in this part.
+fn has_matrix(number: u32) -> bool {
+    return number >= params.first_matrix && number - params.first_matrix < params.matrices;
 }
 
+// Its first row in this part; that of another if it is not here.
+fn matrix_start(number: u32) -> u32 {
+    return select(0u, (number - params.first_matrix) * params.rows, has_matrix(number));
+}
+#end
+
+fn row_count() -> u32 {
+    let rows = select(step.tokens, step.outputs, params.outputs == 1u);
+#if EXPERTS
+    return rows * params.choices;
+#else
+    return rows;
+#end
+}
+
+// Which row of activations a token is multiplied from.
+fn input_row(token: u32) -> u32 {
+#if EXPERTS
+    return select(token / params.choices, token, params.own_inputs == 1u);
+#else
+    return token;
+#end
+}
+
+// Where the first of a token's results goes.
+fn result_start(token: u32) -> u32 {
+#if EXPERTS
+    let side = token % params.choices * params.choice_width;
+    return params.out_start + token / params.choices * params.out_stride + side;
+#else
+    return params.out_start + token * params.out_stride;
+#end
+}
+
+#if BIAS
+// What is added to a row's result.
+fn bias_of(row: u32) -> f32 {
+#if EXPERTS
+    return bias[params.bias_start + matrix * params.rows + row];
+#else
+    return bias[params.bias_start + params.first_row + row];
+#end
+}
+#end
+
 #if !INTEGER
-// Four numbers of a token's activations; zeros behind the last. Without a branch: this is inlined dozens of times, and
+// Four numbers of a row of activations; zeros behind the last. Without a branch: this is inlined dozens of times, and
 // some compilers take minutes for as many branches.
-fn activation(token: u32, quad: u32) -> vec4<f32> {
-    let first = (params.x_start + token * params.x_stride) / 4u;
+fn activation(input_row: u32, quad: u32) -> vec4<f32> {
+    let first = (params.x_start + input_row * params.x_stride) / 4u;
 #if TAIL
     let values = x[first + min(quad, (max(params.columns, 1u) - 1u) / 4u)];
     let columns = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -147,39 +221,30 @@ fn scaled(factors: Factors, low: i32, high: i32, terms: Terms) -> f32 {
 #end
 
 #if GATE
+#include "shared/gate.wgsl"
+
 // The result of a pair of rows; pairs are counted in this part of the matrix.
 fn gated(pair: u32, gate: f32, up: f32) -> f32 {
-    var value = gate;
-    var factor = up;
 #if BIAS
-    value += bias[params.bias_start + params.first_row + 2u * pair];
-    factor += bias[params.bias_start + params.first_row + 2u * pair + 1u];
-#end
-#if GELU
-    let inner = clamp(0.7978846 * value * (1.0 + 0.044715 * value * value), -20.0, 20.0);
-    return 0.5 * value * (1.0 + tanh(inner)) * factor;
+    return gated_unit(gate + bias_of(2u * pair), up + bias_of(2u * pair + 1u));
 #else
-#if SQUARED_RELU
-    return max(value, 0.0) * max(value, 0.0) * factor;
-#else
-    return value / (1.0 + exp(-value)) * factor;
-#end
+    return gated_unit(gate, up);
 #end
 }
 
 #if !QUANTIZE
 // Puts the result of a pair of rows in its place.
 fn put_gated(token: u32, pair: u32, gate: f32, up: f32) {
-    out[params.out_start + token * params.out_stride + params.first_row / 2u + pair] = gated(pair, gate, up);
+    out[result_start(token) + params.first_row / 2u + pair] = gated(pair, gate, up);
 }
 #end
 #else
 // Puts the result of a row in its place; rows are counted in this part of the matrix.
 fn put(token: u32, row: u32, value: f32) {
-    let at = params.out_start + token * params.out_stride + params.first_row + row;
+    let at = result_start(token) + params.first_row + row;
     var result = value;
 #if BIAS
-    result += bias[params.bias_start + params.first_row + row];
+    result += bias_of(row);
 #end
 #if ADD
     result += out[at];

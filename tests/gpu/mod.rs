@@ -7,6 +7,8 @@
 use kiln::backend::gpu::readback::{read, wait};
 use kiln::backend::gpu::shader::Variant;
 use kiln::backend::gpu::{Gpu, GpuOptions, Tier, Tiers, wgpu};
+use kiln::gguf::TensorType;
+use kiln::quant::decode;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -222,5 +224,21 @@ impl Random {
     /// Some numbers.
     pub fn normals(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.normal()).collect()
+    }
+    /// A row of weights, of random blocks whose values are of a size that weights have.
+    pub fn row(&mut self, kind: TensorType, columns: usize) -> Vec<u8> {
+        let (elements, bytes) = (kind.block_elements() as usize, kind.block_bytes() as usize);
+        let mut block = vec![0; bytes];
+        let mut values = vec![0.0f32; elements];
+        let blocks = (0..columns / elements).map(|_| {
+            loop {
+                block.iter_mut().for_each(|byte| *byte = self.word() as u8);
+                decode(kind, &block, &mut values).unwrap();
+                if values.iter().all(|value| value.abs() < 10.0) && values.iter().any(|value| value.abs() > 1e-3) {
+                    return block.clone();
+                }
+            }
+        });
+        blocks.collect::<Vec<_>>().concat()
     }
 }

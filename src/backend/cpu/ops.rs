@@ -131,6 +131,7 @@ pub fn temper(position: usize, slope: f32, interval: usize, offset: usize) -> f3
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::ClampedSilu => {
             let x = x.min(CLAMP);
             x / (1.0 + (-1.702 * x).exp())

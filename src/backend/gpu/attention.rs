@@ -11,7 +11,8 @@
 
 use super::products::FEW_TOKENS;
 use super::shader::Variant;
-use crate::cache::{CacheFormat, PAGE_POSITIONS};
+use crate::cache::{CacheFormat, CacheLayer, PAGE_POSITIONS};
+use crate::program::KeyValues;
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 
@@ -44,13 +45,31 @@ pub struct PageShape {
     pub key_size: u32,
     /// Numbers in a value: likewise.
     pub value_size: u32,
+    /// A value is the beginning of its key, and is not kept again.
+    pub values_in_keys: bool,
 }
 
 impl PageShape {
+    /// That of a layer of a cache, with keys and values that a program may have shaped otherwise: see
+    /// [`PageShape::serving`].
+    pub fn of(layer: &CacheLayer, format: CacheFormat) -> Self {
+        let CacheLayer { kv_heads, key_size, value_size, .. } = *layer;
+        PageShape { format, heads: kv_heads, key_size, value_size, values_in_keys: false }
+    }
+
+    /// The same as a program's attention sees it: a cache knows nothing of values that are in the keys.
+    pub fn serving(self, kept: &KeyValues) -> Self {
+        match kept.values_in_keys {
+            true => PageShape { value_size: kept.value_size as u32, values_in_keys: true, ..self },
+            false => self,
+        }
+    }
+
     /// The words (of 32 bits) of a page. A slab is an array of such pages.
     pub fn page_words(&self) -> u64 {
         let row = |size: u32| self.row_words(size) + self.scale_words(size);
-        u64::from(self.heads) * u64::from(PAGE_POSITIONS) * (row(self.key_size) + row(self.value_size))
+        let value_row = if self.values_in_keys { 0 } else { row(self.value_size) };
+        u64::from(self.heads) * u64::from(PAGE_POSITIONS) * (row(self.key_size) + value_row)
     }
 
     /// The words of a row without its scales.
@@ -79,6 +98,7 @@ impl PageShape {
         };
         variant
             .flag(flag, true)
+            .flag("IN_KEYS", self.values_in_keys)
             .constant("KV_HEADS", self.heads)
             .constant("KEY_SIZE", self.key_size)
             .constant("VALUE_SIZE", self.value_size)
@@ -88,7 +108,9 @@ impl PageShape {
     /// Refuses sizes that no kernel can take.
     pub(super) fn check(&self) -> Result<()> {
         let fits = |size: u32, most: u32| size > 0 && size.is_multiple_of(4) && size <= most;
-        if self.heads > 0 && fits(self.key_size, MOST_KEY_SIZE) && fits(self.value_size, MOST_VALUE_SIZE) {
+        let are_within = !self.values_in_keys || self.value_size <= self.key_size;
+        if self.heads > 0 && fits(self.key_size, MOST_KEY_SIZE) && fits(self.value_size, MOST_VALUE_SIZE) && are_within
+        {
             return Ok(());
         }
         let PageShape { heads, key_size, value_size, .. } = self;
@@ -336,7 +358,8 @@ pub(super) fn variants() -> Vec<Variant> {
     for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8_0] {
         for (heads, kv_heads, size) in [(32, 8, 128), (28, 4, 128), (8, 8, 40), (8, 1, 256), (4, 4, 16)] {
             for (softcap, sinks) in [(false, false), (true, false), (false, true)] {
-                let page = PageShape { format, heads: kv_heads, key_size: size, value_size: size };
+                let page =
+                    PageShape { format, heads: kv_heads, key_size: size, value_size: size, values_in_keys: false };
                 let attention = Attention { page, heads, softcap, sinks };
                 variants.extend([attention.split(), attention.merge(false)].into_iter().flatten());
                 if attention.rounds() {
@@ -344,6 +367,12 @@ pub(super) fn variants() -> Vec<Variant> {
                 }
                 variants.extend(attention.tile().ok().flatten());
             }
+        }
+        for (heads, key_size, value_size) in [(16, 576, 512), (4, 96, 64)] {
+            let page = PageShape { format, heads: 1, key_size, value_size, values_in_keys: true };
+            let attention = Attention { page, heads, softcap: false, sinks: false };
+            variants.extend([attention.split(), attention.merge(false), attention.merge(true)].into_iter().flatten());
+            variants.extend(attention.tile().ok().flatten());
         }
     }
     variants
@@ -357,7 +386,8 @@ mod tests {
     fn memory_of_every_variant_fits() {
         for key_size in (4..=MOST_KEY_SIZE).step_by(4) {
             for group in [1, 2, 4, 7, 8, 9, 16, 71] {
-                let page = PageShape { format: CacheFormat::F16, heads: 2, key_size, value_size: 64 };
+                let page =
+                    PageShape { format: CacheFormat::F16, heads: 2, key_size, value_size: 64, values_in_keys: false };
                 let attention = Attention { page, heads: 2 * group, softcap: false, sinks: false };
                 let Cut { queries, pieces, chunk_pages } = attention.split_cut();
                 assert!(queries * pieces >= group && queries * (pieces - 1) < group, "{attention:?}");
@@ -372,7 +402,9 @@ mod tests {
 
     #[test]
     fn pages_take_what_their_rows_take() {
-        let words = |format, size| PageShape { format, heads: 3, key_size: size, value_size: 64 }.page_words();
+        let words = |format, size| {
+            PageShape { format, heads: 3, key_size: size, value_size: 64, values_in_keys: false }.page_words()
+        };
         assert_eq!(words(CacheFormat::F32, 40), 3 * 32 * (40 + 64));
         assert_eq!(words(CacheFormat::F16, 40), 3 * 32 * (20 + 32));
         assert_eq!(words(CacheFormat::Q8_0, 40), 3 * 32 * (16 + 1 + 16 + 1));

@@ -5,12 +5,14 @@ use super::embed;
 use super::pages::Pages;
 use super::plan::{Node, Plan};
 use super::record::{Draft, Size};
-use super::rows::{self, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams, TemperParams};
+use super::rows::{
+    self, CopyParams, GateParams, Kernel, NormParams, ScaleParams, SelectParams, SoftcapParams, TemperParams,
+};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
 use crate::cache::Cache;
-use crate::program::{Activation, Program, Rows, SlotId, WeightId};
+use crate::program::{Activation, Program, Rows, Runs, SlotId, WeightId};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::collections::HashSet;
@@ -36,6 +38,8 @@ pub struct Drafting<'a> {
     pub cache: &'a Cache,
     /// For attention that is cut by pages.
     pub partials: &'a wgpu::Buffer,
+    /// For choices of experts that are sorted.
+    pub order: &'a wgpu::Buffer,
     /// The most tokens.
     pub tokens: u32,
 }
@@ -58,6 +62,8 @@ pub(super) struct Drafts {
     pub list: Vec<Draft>,
     /// Slots whose eight-bit form is that of what they hold.
     pub rounded: HashSet<SlotId>,
+    /// The routes whose choices are sorted.
+    pub sorted: Option<SlotId>,
 }
 
 impl Drafts {
@@ -67,13 +73,14 @@ impl Drafts {
             true => self.rounded.insert(slot),
             false => self.rounded.remove(&slot),
         };
+        self.sorted = self.sorted.filter(|sorted| *sorted != slot);
     }
 }
 
 impl Drafting<'_> {
     /// The dispatches of some of the plan's nodes: those of a segment.
     pub fn drafts(&self, nodes: Range<usize>) -> Result<Vec<Draft>> {
-        let mut drafts = Drafts { list: vec![], rounded: HashSet::new() };
+        let mut drafts = Drafts { list: vec![], rounded: HashSet::new(), sorted: None };
         for index in nodes {
             self.node(index, &self.plan.nodes[index], &mut drafts)?;
         }
@@ -109,6 +116,12 @@ impl Drafting<'_> {
                 drafts.list.push(self.rows(params.kernel(1), params, &[self.slots.buffer(slot)], slot));
                 drafts.wrote(slot, false);
             }
+            Node::Route { logits, routing, out } => self.route(*logits, routing, *out, drafts)?,
+            Node::Mix { parts, routes, out, add } => self.mix([*parts, *routes, *out], *add, drafts),
+            Node::Copy { parts, out } => {
+                parts.iter().for_each(|runs| drafts.list.push(self.copy(runs, *out)));
+                drafts.wrote(*out, false);
+            }
             Node::Scale { slot, factor } => {
                 let (outputs, width) = (self.outputs(*slot), self.width(*slot));
                 let params = ScaleParams { outputs, width, values: self.view(*slot), factor: *factor };
@@ -134,6 +147,24 @@ impl Drafting<'_> {
             }
         }
         Ok(())
+    }
+
+    fn copy(&self, runs: &Runs, out: SlotId) -> Draft {
+        let within = |slot: SlotId, start: usize| {
+            let view = self.view(slot);
+            rows::View { start: view.start + start as u32, ..view }
+        };
+        let params = CopyParams {
+            outputs: self.outputs(out),
+            size: runs.size as u32,
+            count: runs.count as u32,
+            from: within(runs.from, runs.from_start),
+            from_run: runs.from_stride as u32,
+            to: within(out, runs.to_start),
+            run: runs.to_stride as u32,
+        };
+        let buffers = [self.slots.buffer(runs.from), self.slots.buffer(out)];
+        self.rows(params.kernel(1), params, &buffers, out)
     }
 
     fn gate(&self, activation: Activation, up: Option<SlotId>, [gate, out]: [SlotId; 2], drafts: &mut Drafts) {

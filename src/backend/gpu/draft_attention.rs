@@ -18,7 +18,8 @@ type Turned = (SlotId, usize, RopeId);
 #[derive(Clone, Copy)]
 struct Stored<'a> {
     keys: SlotId,
-    values: SlotId,
+    values: Option<SlotId>,
+    shape: PageShape,
     place: LayerPlace,
     pages: &'a LayerPages,
     slab: usize,
@@ -39,8 +40,9 @@ impl Drafting<'_> {
             drafts.push(self.rotate(Some(queries), None, None, None)?);
         }
         let (place, pages) = self.pages_of(to)?;
+        let shape = pages.shape.serving(&self.program.key_values[to.0]);
         for slab in 0..pages.slabs.len() {
-            let stored = Stored { keys, values, place, pages, slab };
+            let stored = Stored { keys, values, shape, place, pages, slab };
             drafts.push(self.rotate(together.filter(|_| slab == 0), rope, Some(stored), node.norm)?);
         }
         Ok(drafts)
@@ -57,8 +59,11 @@ impl Drafting<'_> {
         let rope = rope_id.and_then(|id| self.program.ropes.get(id.0));
         let head_size = turned.map_or(0, |(_, head_size, _)| head_size as u32);
         let page = match stored {
-            Some(stored) => stored.pages.shape,
-            None => PageShape { format: CacheFormat::F32, heads: 1, key_size: head_size, value_size: head_size },
+            Some(stored) => stored.shape,
+            None => {
+                let format = CacheFormat::F32;
+                PageShape { format, heads: 1, key_size: head_size, value_size: head_size, values_in_keys: false }
+            }
         };
         let query_heads = turned.map_or(0, |(slot, head_size, _)| self.width(slot) / (head_size as u32).max(1));
         let shares = |slot: SlotId| turned.is_some_and(|(own, ..)| self.slots.buffer(own) == self.slots.buffer(slot));
@@ -66,7 +71,7 @@ impl Drafting<'_> {
             page,
             query_heads,
             store: stored.is_some(),
-            together: stored.is_some_and(|stored| shares(stored.keys) && shares(stored.values)),
+            together: stored.is_some_and(|stored| shares(stored.keys) && stored.values.is_none_or(shares)),
             norm: norm.is_some(),
             halves: rope.is_some_and(|rope| rope.style == RopeStyle::Halves),
             pairs: rope.map_or(0, |rope| (rope.dimensions / 2) as u32),
@@ -79,10 +84,12 @@ impl Drafting<'_> {
             let view = self.slots.view(slot);
             (params.query_start, params.query_stride) = (view.start, view.stride);
         }
-        if let Some(Stored { keys, values, place, pages, slab }) = stored {
-            let (keys, values) = (self.slots.view(keys), self.slots.view(values));
+        if let Some(Stored { keys, values, place, pages, slab, .. }) = stored {
+            let keys = self.slots.view(keys);
             (params.key_start, params.key_stride) = (keys.start, keys.stride);
-            (params.value_start, params.value_stride) = (values.start, values.stride);
+            if let Some(values) = values.map(|values| self.slots.view(values)) {
+                (params.value_start, params.value_stride) = (values.start, values.stride);
+            }
             params.table_start = self.step.table_starts.get(place.group).copied().unwrap_or_default();
             params.first_page = slab as u32 * pages.slab_pages;
             params.pages = pages.slab_pages;
@@ -97,7 +104,7 @@ impl Drafting<'_> {
             RotateBinding::Cache => stored.and_then(|stored| stored.pages.slabs.get(stored.slab)),
             RotateBinding::Turns => Some(&self.step.turns),
             RotateBinding::Keys => stored.map(|stored| self.slots.buffer(stored.keys)),
-            RotateBinding::Values => stored.map(|stored| self.slots.buffer(stored.values)),
+            RotateBinding::Values => stored.and_then(|stored| Some(self.slots.buffer(stored.values?))),
             RotateBinding::Table => Some(&self.step.tables),
             RotateBinding::QueryNorm => norm.and_then(|norm| self.store.vector(norm.queries)),
             RotateBinding::KeyNorm => norm.and_then(|norm| self.store.vector(norm.keys)),
@@ -111,9 +118,14 @@ impl Drafting<'_> {
     /// Few tokens are cut by pages too, and put together; many go over the pages block by block. The second result is
     /// whether the slot was written in eight bits.
     pub(super) fn attention(&self, index: usize, node: &Node) -> Result<(Vec<Draft>, bool)> {
-        let Node::Attend { queries, over, heads, scale, softcap, out } = node else { return Ok((vec![], false)) };
+        let Node::Attend { queries, over, heads, scale, softcap, sinks, out } = node else {
+            return Ok((vec![], false));
+        };
         let (place, pages) = self.pages_of(*over)?;
-        let attention = Attention { page: pages.shape, heads: *heads as u32, softcap: softcap.is_some(), sinks: false };
+        let sinks = sinks.and_then(|sinks| self.store.vector(sinks));
+        let (softcaps, has_sinks) = (softcap.is_some(), sinks.is_some());
+        let page = pages.shape.serving(&self.program.key_values[over.0]);
+        let attention = Attention { page, heads: *heads as u32, softcap: softcaps, sinks: has_sinks };
         let (query, result) = (self.slots.view(*queries), self.slots.view(*out));
         let reach = self.program.key_values[over.0].reach;
         let splits = attention.splits(self.tokens, self.cache.limits().context_tokens);
@@ -136,7 +148,8 @@ impl Drafting<'_> {
         let rounded = self.only_rounded(index, *out).filter(|_| attention.rounds());
         let (queries, out) = (self.slots.buffer(*queries), self.slots.buffer(*out));
         if let (true, Some(tile), [slab]) = (self.tokens > FEW_TOKENS, attention.tile()?, &pages.slabs[..]) {
-            let buffers = [&self.step.tables, slab, queries, out];
+            let buffers: Vec<&wgpu::Buffer> =
+                [&self.step.tables, slab, queries, out].into_iter().chain(sinks).collect();
             let groups = move |size: Size| attention.tile_groups(size.tokens);
             return Ok((vec![Draft::new(tile.for_gpu(self.gpu), params(0), &buffers, groups)], false));
         }
@@ -154,7 +167,7 @@ impl Drafting<'_> {
         };
         let groups = move |size: Size| attention.merge_groups(size.tokens);
         let results = rounded.map_or(vec![out], |(integers, scales)| vec![integers, scales]);
-        let buffers: Vec<&wgpu::Buffer> = [self.partials].into_iter().chain(results).collect();
+        let buffers: Vec<&wgpu::Buffer> = [self.partials].into_iter().chain(results).chain(sinks).collect();
         let variant = attention.merge(rounded.is_some())?.for_gpu(self.gpu);
         drafts.push(Draft::new(variant, merge, &buffers, groups));
         Ok((drafts, rounded.is_some()))
@@ -176,8 +189,10 @@ pub fn partial_words(
 ) -> u64 {
     let words = program.steps.iter().filter_map(|step| {
         let crate::program::Op::Attend { over, heads, .. } = &step.op else { return None };
-        let layer = pages.layer(cache.place_of(program.key_values[over.0].layer as u32)?)?;
-        let attention = Attention { page: layer.shape, heads: *heads as u32, softcap: false, sinks: false };
+        let kept = &program.key_values[over.0];
+        let layer = pages.layer(cache.place_of(kept.layer as u32)?)?;
+        let attention =
+            Attention { page: layer.shape.serving(kept), heads: *heads as u32, softcap: false, sinks: false };
         Some(attention.most_partial_words(layer.slabs.len() as u32, tokens, cache.limits().context_tokens))
     });
     words.max().unwrap_or(0)

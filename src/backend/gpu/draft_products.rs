@@ -16,12 +16,12 @@ use crate::program::{Program, SlotId};
 type Rounded<'a> = &'a (wgpu::Buffer, wgpu::Buffer);
 
 /// A product: its matrix, and what comes in and goes out in eight bits.
-struct Product<'a> {
-    stack: &'a Stack,
-    matrix: &'a Matrix,
-    bias: Option<&'a wgpu::Buffer>,
-    input: Option<Rounded<'a>>,
-    result: Option<Rounded<'a>>,
+pub(super) struct Product<'a> {
+    pub stack: &'a Stack,
+    pub matrix: &'a Matrix,
+    pub bias: Option<&'a wgpu::Buffer>,
+    pub input: Option<Rounded<'a>>,
+    pub result: Option<Rounded<'a>>,
 }
 
 /// Whether some of a stack's matrices take activations rounded to eight bits, on a device that multiplies such.
@@ -43,20 +43,58 @@ impl Drafting<'_> {
             let buffers = [self.slots.buffer(stack.input), integers, scales];
             drafts.list.push(self.rows(params.kernel(1), params, &buffers, stack.input));
         }
-        let is_even = matrix.parts.iter().all(|part| (part.first_row as usize).is_multiple_of(EVEN_ROWS));
-        let rounds = stack.gate.is_some() && ProductKernel::rounds(self.tokens, self.gpu.largest_subgroup()) && is_even;
-        let result = self.only_rounded(index, stack.out).filter(|_| rounds && input.is_some());
-        let product = Product { stack, matrix, bias: self.store.bias(self.program, stack), input, result };
-        matrix.parts.iter().for_each(|part| self.part(&product, part, &mut drafts.list));
+        let bias = self.store.bias(self.program, stack);
+        let rounds = input.is_some() && self.rounds(stack, matrix, bias.is_some());
+        let result = self.only_rounded(index, stack.out).filter(|_| rounds);
+        let product = Product { stack, matrix, bias, input, result };
+        match &stack.mixture {
+            None => matrix.parts.iter().for_each(|part| self.part(&product, part, &mut drafts.list)),
+            Some(mixture) => {
+                self.sort(mixture, drafts);
+                for part in &matrix.parts {
+                    self.part_of_experts(&product, mixture, part, &mut drafts.list)?;
+                }
+            }
+        }
         let others = stack.products.iter().map(|product| product.out).filter(|out| *out != stack.out);
         others.for_each(|out| drafts.wrote(out, false));
         drafts.wrote(stack.out, result.is_some());
         Ok(())
     }
 
+    /// Whether a kernel can round results that are gated pairs.
+    fn rounds(&self, stack: &Stack, matrix: &Matrix, has_bias: bool) -> bool {
+        let is_even = || matrix.parts.iter().all(|part| (part.first_row as usize).is_multiple_of(EVEN_ROWS));
+        let (tokens, is_whole) = match stack.mixture {
+            None => (self.tokens, is_even()),
+            // Each choice is taken by itself, and has to be whole units; there is no binding for a bias then.
+            Some(mixture) => {
+                let units = (self.width(stack.out) as usize).is_multiple_of(32 * mixture.choices);
+                (if self.tokens <= FEW_TOKENS { 1 } else { self.tokens }, units && !has_bias)
+            }
+        };
+        stack.gate.is_some() && ProductKernel::rounds(tokens, self.gpu.largest_subgroup()) && is_whole
+    }
+
+    /// What any product binds first: weights, activations, results, tables.
+    pub(super) fn product_buffers<'a>(&'a self, product: &Product<'a>, part: &'a Part) -> Vec<&'a wgpu::Buffer> {
+        let Product { stack, matrix, input, result, .. } = product;
+        let nothing = &self.store.nothing;
+        let activations =
+            input.map_or([self.slots.buffer(stack.input), nothing], |(integers, scales)| [integers, scales]);
+        vec![
+            &part.quants,
+            &part.scales,
+            activations[0],
+            activations[1],
+            result.map_or(self.slots.buffer(stack.out), |(integers, _)| integers),
+            matrix.tables.as_ref().unwrap_or(nothing),
+        ]
+    }
+
     /// The dispatches of one part.
     fn part(&self, product: &Product, part: &Part, list: &mut Vec<Draft>) {
-        let Product { stack, matrix, bias, input, result } = product;
+        let Product { stack, matrix, bias, result, .. } = product;
         let (x, out) = (self.slots.view(stack.input), self.slots.view(stack.out));
         let outputs = self.outputs(stack.input);
         let params = ProductParams {
@@ -68,21 +106,11 @@ impl Drafting<'_> {
             x_stride: x.stride,
             out_start: out.start,
             out_stride: if result.is_some() { self.width(stack.out).div_ceil(32) } else { out.stride },
-            bias_start: 0,
             outputs,
+            ..ProductParams::default()
         };
-        let nothing = &self.store.nothing;
-        let activations =
-            input.map_or([self.slots.buffer(stack.input), nothing], |(integers, scales)| [integers, scales]);
-        let mut buffers = vec![
-            &part.quants,
-            &part.scales,
-            activations[0],
-            activations[1],
-            result.map_or(self.slots.buffer(stack.out), |(integers, _)| integers),
-            matrix.tables.as_ref().unwrap_or(nothing),
-            bias.unwrap_or(nothing),
-        ];
+        let mut buffers = self.product_buffers(product, part);
+        buffers.push(bias.unwrap_or(&self.store.nothing));
         buffers.extend(result.map(|(_, scales)| scales));
         let is_output = outputs == 1;
         let (kind, rows, columns) = (matrix.layout.kind(), part.rows, matrix.columns as u32);
@@ -104,10 +132,13 @@ impl Drafting<'_> {
     }
 
     /// The kernel for up to so many tokens or outputs.
-    fn kernel(&self, product: &Product, most: u32) -> ProductKernel {
+    pub(super) fn kernel(&self, product: &Product, most: u32) -> ProductKernel {
         let Product { stack, matrix, bias, input, result } = product;
         let epilogue = Epilogue { bias: bias.is_some(), add: stack.add, gate: stack.gate, quantize: result.is_some() };
         let (layout, columns, largest) = (&matrix.layout, matrix.columns, self.gpu.largest_subgroup());
+        if let Some(mixture) = &stack.mixture {
+            return ProductKernel::of_experts(input.is_some(), layout, columns, most, epilogue, largest, mixture);
+        }
         match self.matrix_units(stack) {
             Some(subgroup) => ProductKernel::by_matrices(layout, columns, epilogue, subgroup),
             None => ProductKernel::new(input.is_some(), layout, columns, most, epilogue, largest),
@@ -115,9 +146,9 @@ impl Drafting<'_> {
     }
 
     /// The size of subgroups, if a product is computed by units for matrices: where there are many tokens, and all of
-    /// them are wanted.
+    /// them are wanted. There is no such kernel for experts yet.
     fn matrix_units(&self, stack: &Stack) -> Option<u32> {
-        let is_long = self.tokens > FEW_TOKENS && self.outputs(stack.input) == 0;
+        let is_long = self.tokens > FEW_TOKENS && self.outputs(stack.input) == 0 && stack.mixture.is_none();
         self.gpu.largest_subgroup().filter(|_| is_long && self.gpu.has(Tier::Matrix))
     }
 

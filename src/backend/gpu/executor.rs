@@ -8,10 +8,11 @@ use super::choice::Chooser;
 use super::device::Gpu;
 use super::draft::Drafting;
 use super::draft_attention::partial_words;
+use super::draft_experts::order_words;
 use super::flight::{Copy, Lane};
 use super::memory::buffer;
 use super::pages::Pages;
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::profile::{Profile, profile};
 use super::readback::read;
 use super::record::{Pipelines, Recording, Size};
@@ -89,7 +90,6 @@ impl GpuExecutor {
     ) -> Result<Self> {
         let weights = Weights::new(file, program)?;
         let program = &weights.program;
-        plan::check(program, &segments)?;
         let plan = Plan::new(program, &segments);
         let limits = cache.limits();
         let asked_tokens = options.chunk_tokens.clamp(1, limits.chunk_tokens);
@@ -104,6 +104,8 @@ impl GpuExecutor {
         let buckets = [1, 8, chunk_tokens];
         let words = partial_words(program, cache, &pages, &buckets);
         let partials = buffer(gpu, "partial sums", words * 4, BufferUsages::STORAGE).await?;
+        let words = order_words(&plan, chunk_tokens);
+        let order = buffer(gpu, "order of choices", words * 4, BufferUsages::STORAGE).await?;
         for tokens in buckets {
             if tokens <= chunk_tokens
                 && lanes.last().and_then(|before| before.first()).is_none_or(|before| before.tokens < tokens)
@@ -118,6 +120,7 @@ impl GpuExecutor {
                     store: &store,
                     cache,
                     partials: &partials,
+                    order: &order,
                     tokens,
                 };
                 let mut segments = vec![];

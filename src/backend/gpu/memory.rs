@@ -84,7 +84,8 @@ impl Matrix {
         let (quant_bytes, scale_bytes) = (layout.quants_row_bytes(columns), layout.scales_row_bytes(columns));
         let largest = quant_bytes.max(scale_bytes).max(1) as u64;
         let fitting = (gpu.binding_bytes() / largest) as usize;
-        let together = if fitting >= EVEN_ROWS { together.next_multiple_of(EVEN_ROWS) } else { together };
+        let is_even = fitting >= EVEN_ROWS && EVEN_ROWS.is_multiple_of(together);
+        let together = if is_even { EVEN_ROWS } else { together };
         let part_rows = fitting / together * together;
         if part_rows == 0 {
             return Err(Error::Gpu {

@@ -11,7 +11,8 @@
 //! | `slots`, `pages`, `step` | where activations, keys and values, and what changes from step to step are |
 //! | `plan` | from a program to what one kernel can do together |
 //! | [`products`], [`rows`], [`rotate`], [`attention`], [`embed`] | the kernels: shaders, parameters, workgroups |
-//! | `draft`, `draft_products`, `draft_attention` | from a plan to dispatches |
+//! | [`experts`] | those of mixtures of experts |
+//! | `draft`, `draft_products`, `draft_experts`, `draft_attention` | from a plan to dispatches |
 //! | `record` | dispatches, recorded once and replayed |
 //! | `pace`, `flight` | how much is submitted at once, and steps on their way |
 //! | `executor` | runs batches, or the segments of a program that are on this device |
@@ -25,9 +26,11 @@ mod choice;
 pub mod device;
 mod draft;
 mod draft_attention;
+mod draft_experts;
 mod draft_products;
 pub mod embed;
 mod executor;
+pub mod experts;
 mod flight;
 pub mod layout;
 mod ledger;

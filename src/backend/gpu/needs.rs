@@ -6,9 +6,10 @@
 
 use super::attention::{Attention, PageShape};
 use super::device::Gpu;
+use super::draft_experts::order_words;
 use super::draft_products::takes_integers_as;
 use super::layout::Layout;
-use super::plan::{self, Node, Plan};
+use super::plan::{Node, Plan};
 use super::slots::{ROWS_AT_ONCE, most_rows};
 use super::store::{Key, stack_key, table_key};
 use super::tiers::Tier;
@@ -45,7 +46,6 @@ impl Traits {
         format: CacheFormat,
         chunk_tokens: u32,
     ) -> Result<Needs> {
-        plan::check(program, segments)?;
         let plan = Plan::new(program, segments);
         let tokens = most_rows(self.binding_bytes, &plan, Rows::Tokens, chunk_tokens.min(cache.limits().chunk_tokens))?;
         let outputs = most_rows(self.binding_bytes, &plan, Rows::Outputs, tokens)?;
@@ -53,7 +53,9 @@ impl Traits {
         Ok(Needs {
             weight_bytes: self.weights(program, &plan)?,
             cache_bytes,
-            scratch_bytes: partials + self.activations(program, &plan, tokens, outputs),
+            scratch_bytes: partials
+                + order_words(&plan, tokens) * 4
+                + self.activations(program, &plan, tokens, outputs),
         })
     }
 
@@ -63,20 +65,23 @@ impl Traits {
         let mut matrices: HashMap<Key, u64> = HashMap::new();
         let mut vectors = HashSet::new();
         for node in &plan.nodes {
-            let key = match node {
-                Node::Embed { table, .. } => table_key(program, *table),
-                Node::Product(stack) => stack_key(program, stack),
+            let (key, has_bias) = match node {
+                Node::Embed { table, .. } => (table_key(program, *table), false),
+                Node::Product(stack) => {
+                    (stack_key(program, stack), stack.products.iter().any(|product| product.bias.is_some()))
+                }
                 node => {
                     vectors.extend(node.vectors());
                     continue;
                 }
             };
-            let ((parts, _), mut bytes) = (&key, 0);
-            for (name, _, rows) in parts {
+            let mut bytes = 0;
+            for (name, _, rows) in &key.rows {
                 let Some(weight) = named.get(name.as_str()) else { continue };
                 let layout = Layout::of(weight.tensor_type)?;
-                let row = layout.quants_row_bytes(weight.columns) + layout.scales_row_bytes(weight.columns);
-                bytes += *rows as u64 * row as u64;
+                let bias = if has_bias { 4 } else { 0 };
+                let row = layout.quants_row_bytes(weight.columns) + layout.scales_row_bytes(weight.columns) + bias;
+                bytes += (*rows * key.matrices) as u64 * row as u64;
             }
             matrices.insert(key, bytes);
         }
@@ -109,23 +114,25 @@ impl Traits {
         tokens: u32,
     ) -> (u64, u64) {
         let own = program.cached_layers(segments);
-        let heads = |layer: u32| {
-            let of = |op: &Op| match op {
-                Op::Attend { over, heads, .. } if program.key_values[over.0].layer == layer as usize => Some(*heads),
+        // Query heads, and what they attend over.
+        let attention_of = |layer: u32| {
+            program.steps.iter().find_map(|step| match step.op {
+                Op::Attend { over, heads, .. } if program.key_values[over.0].layer == layer as usize => {
+                    Some((heads as u32, program.key_values[over.0]))
+                }
                 _ => None,
-            };
-            program.steps.iter().find_map(|step| of(&step.op)).unwrap_or(0) as u32
+            })
         };
         let (mut bytes, mut words) = (0, 0);
         for (group, stats) in cache.groups().iter().zip(cache.stats()) {
             for layer in group.layers.iter().filter(|layer| own.contains(&layer.layer)) {
-                let shape =
-                    PageShape { format, heads: layer.kv_heads, key_size: layer.key_size, value_size: layer.value_size };
+                let shape = PageShape::of(layer, format);
                 let (pages, page_bytes) = (u64::from(stats.capacity_pages), shape.page_words() * 4);
                 bytes += pages * page_bytes;
                 let slab_pages = (self.binding_bytes / page_bytes.max(1)).max(1);
                 let slabs = pages.div_ceil(slab_pages) as u32;
-                let attention = Attention { page: shape, heads: heads(layer.layer), softcap: false, sinks: false };
+                let Some((heads, kept)) = attention_of(layer.layer) else { continue };
+                let attention = Attention { page: shape.serving(&kept), heads, softcap: false, sinks: false };
                 words = words.max(attention.most_partial_words(slabs, &[1, 8, tokens], cache.limits().context_tokens));
             }
         }

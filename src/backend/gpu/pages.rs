@@ -34,8 +34,7 @@ impl Pages {
         for (group, stats) in cache.groups().iter().zip(cache.stats()) {
             let mut layers = vec![];
             for layer in &group.layers {
-                let shape =
-                    PageShape { format, heads: layer.kv_heads, key_size: layer.key_size, value_size: layer.value_size };
+                let shape = PageShape::of(layer, format);
                 let page_bytes = shape.page_words() * 4;
                 let slab_pages = (gpu.binding_bytes() / page_bytes.max(1)).min(u64::from(stats.capacity_pages.max(1)));
                 if slab_pages == 0 {

@@ -5,6 +5,8 @@
 //! | matrices of one type times one input, into neighbouring slots | one product of a stacked matrix |
 //! | a product, then its sum with another slot | a product that adds |
 //! | two products, then a gated unit | a product of rows in pairs |
+//! | products of experts, likewise | the same, with several matrices for each token |
+//! | what experts came to is added up, then added to another slot | one sum |
 //! | norms of the heads of queries and keys, their rotations, then the store | one rotation that does all of it |
 //! | norms of all queries and of all keys of a row | one norm of both |
 //! | what is added, normalised or scaled; a sum of two slots; its norm | one norm that adds first, or only adds |
@@ -12,10 +14,10 @@
 //! A step is left out of its own node only if nobody else reads what it would have written. Slots that are written by
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
 
+use super::experts::Mixture;
 use crate::program::{
-    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Runs, Segment, SlotId, WeightId,
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Routing, Rows, Runs, Segment, SlotId, WeightId,
 };
-use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -43,11 +45,25 @@ pub enum Node {
     /// Turns queries, and keys on their way into the cache.
     Rotate(Rotation),
     /// As [`Op::Attend`].
-    Attend { queries: SlotId, over: KeyValuesId, heads: usize, scale: f32, softcap: Option<f32>, out: SlotId },
+    Attend {
+        queries: SlotId,
+        over: KeyValuesId,
+        heads: usize,
+        scale: f32,
+        softcap: Option<f32>,
+        sinks: Option<WeightId>,
+        out: SlotId,
+    },
     /// As [`Op::Gate`] or, if there is nothing to multiply with, [`Op::Activate`].
     Gate { activation: Activation, gate: SlotId, up: Option<SlotId>, out: SlotId },
     /// As [`Op::Temper`].
     Temper { slot: SlotId, slope: f32, interval: usize, offset: usize },
+    /// As [`Op::Route`].
+    Route { logits: SlotId, routing: Routing, out: SlotId },
+    /// As [`Op::Mix`], or added to what is there.
+    Mix { parts: SlotId, routes: SlotId, out: SlotId, add: bool },
+    /// As [`Op::Copy`].
+    Copy { parts: Vec<Runs>, out: SlotId },
     /// As [`Op::Scale`].
     Scale { slot: SlotId, factor: f32 },
     /// As [`Op::Softcap`].
@@ -64,9 +80,15 @@ impl Node {
                 let others = [addend.map(|addend| addend.slot), second.map(|second| second.slot)];
                 [*input].into_iter().chain(others.into_iter().flatten()).collect()
             }
-            Node::Product(stack) => stack.add.then_some(stack.out).into_iter().collect(),
+            Node::Product(stack) => {
+                let routes = stack.mixture.and_then(|mixture| mixture.routes);
+                stack.add.then_some(stack.out).into_iter().chain(routes).collect()
+            }
+            Node::Route { logits, .. } => vec![*logits],
+            Node::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
+            Node::Mix { parts, routes, out, add } => [*parts, *routes].into_iter().chain(add.then_some(*out)).collect(),
             Node::Rotate(rotation) => {
-                let stored = rotation.store.iter().flat_map(|(keys, values, _)| [*keys, *values]);
+                let stored = rotation.store.iter().flat_map(|(keys, values, _)| [Some(*keys), *values]).flatten();
                 rotation.turned.iter().map(|(slot, ..)| *slot).chain(stored).collect()
             }
             Node::Attend { queries, .. } => vec![*queries],
@@ -87,6 +109,7 @@ impl Node {
             Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
             Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
+            Node::Route { out, .. } | Node::Mix { out, .. } | Node::Copy { out, .. } => vec![*out],
             Node::Scale { slot, .. } | Node::Softcap { slot, .. } | Node::Temper { slot, .. } => vec![*slot],
         }
     }
@@ -100,6 +123,8 @@ impl Node {
                 [*weight, *bias, addend.and_then(|addend| addend.norm), second.map(|second| second.weight)]
             }
             Node::Rotate(Rotation { norm: Some(norm), .. }) => [Some(norm.queries), Some(norm.keys), None, None],
+            Node::Attend { sinks, .. } => [*sinks, None, None, None],
+            Node::Route { routing, .. } => [routing.bias, None, None, None],
             _ => [None; 4],
         };
         all.into_iter().flatten().collect()
@@ -119,6 +144,20 @@ pub struct Stack {
     pub add: bool,
     /// The rows of two matrices alternate, and make one row of results.
     pub gate: Option<Activation>,
+    /// There are several matrices instead of each of these, with results side by side.
+    pub mixture: Option<Mixture>,
+}
+
+impl Stack {
+    /// Rows of results of a product, of one of its matrices if there are several.
+    pub fn rows(&self, program: &Program, product: &Product) -> usize {
+        program.slots[product.out.0].width / self.mixture.map_or(1, |mixture| mixture.choices)
+    }
+
+    /// How many matrices there are instead of each.
+    pub fn matrices(&self) -> usize {
+        self.mixture.map_or(1, |mixture| mixture.matrices)
+    }
 }
 
 /// What happens to queries, keys and values between their matrices and attention.
@@ -128,8 +167,8 @@ pub struct Rotation {
     pub norm: Option<HeadNorm>,
     /// Slots that are turned in place, and their heads' size.
     pub turned: Vec<(SlotId, usize, RopeId)>,
-    /// Keys and values that are stored after that.
-    pub store: Option<(SlotId, SlotId, KeyValuesId)>,
+    /// Keys and values that are stored after that; no values where they are in the keys.
+    pub store: Option<(SlotId, Option<SlotId>, KeyValuesId)>,
 }
 
 /// What is added before a norm.
@@ -196,30 +235,6 @@ pub struct Plan {
     pub buffers: Vec<(u32, Rows)>,
 }
 
-/// Refuses steps that have no kernel yet.
-///
-/// # Errors
-/// If there is one in these segments.
-pub fn check(program: &Program, segments: &[Segment]) -> Result<()> {
-    let slices = slices(program);
-    for step in segments.iter().flat_map(|segment| &program.steps[segment.steps.clone()]) {
-        let found = match &step.op {
-            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } => "experts",
-            Op::Copy { out, .. } if !slices.contains_key(out) => "a copy of parts of rows",
-            Op::Attend { sinks: Some(_), .. } => "attention with sinks",
-            Op::Store { values: None, .. } => "values that are in the keys",
-            Op::Gate { activation: Activation::ClampedSilu, .. } => "a clamped gate",
-            _ => continue,
-        };
-        return Err(Error::Model {
-            subject: step.layer.map_or("a step".into(), |layer| format!("a step of layer {layer}")),
-            found: found.into(),
-            expected: "on a GPU: a step that has a kernel; this one runs on the CPU only, for now".into(),
-        });
-    }
-    Ok(())
-}
-
 impl Plan {
     /// The plan of some segments of a program.
     pub fn new(program: &Program, segments: &[Segment]) -> Self {
@@ -236,6 +251,11 @@ impl Plan {
         }
         plan.leave_out_unused(program, segments);
         plan
+    }
+
+    fn is_slice(&self, parts: &[Runs], out: SlotId) -> bool {
+        let buffer = |slot: SlotId| self.views[slot.0].buffer;
+        parts.iter().all(|part| buffer(part.from) == buffer(out))
     }
 
     /// Takes no room for slots that these segments have nothing to do with.
@@ -276,6 +296,10 @@ impl Plan {
     fn take(&mut self, program: &Program, ops: &[&Op], at: usize) -> usize {
         let node = match ops[at] {
             Op::Linear { input, products } => return self.linear(program, ops, at, *input, products),
+            Op::Experts { input, routes, experts, products } => {
+                let mixture = Mixture::of(program, *input, *routes, *experts, products);
+                return self.experts(program, ops, at, *input, products, mixture);
+            }
             Op::Rotate { .. } | Op::Store { .. } => return self.rotation(ops, at, None),
             Op::Norm { .. } if let Some((node, count)) = self.changed_sum(program, ops, at) => {
                 self.nodes.push(node);
@@ -303,14 +327,23 @@ impl Plan {
             &Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
                 Node::Norm { kind: Some(kind), addend: None, input, second: None, group, epsilon, weight, bias, out }
             }
-            &Op::Attend { queries, over, heads, scale, softcap, sinks: _, out } => {
-                Node::Attend { queries, over, heads, scale, softcap, out }
+            &Op::Attend { queries, over, heads, scale, softcap, sinks, out } => {
+                Node::Attend { queries, over, heads, scale, softcap, sinks, out }
             }
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up: Some(up), out },
             &Op::Activate { activation, slot } => Node::Gate { activation, gate: slot, up: None, out: slot },
             &Op::Temper { slot, slope, interval, offset } => Node::Temper { slot, slope, interval, offset },
-            // Of copies only those are left that lie where they are made from; families write nothing else of these yet.
-            Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } | Op::Copy { .. } => return 1,
+            &Op::Route { logits, routing, out } => Node::Route { logits, routing, out },
+            &Op::Mix { parts, routes, out } => match ops.get(at + 1) {
+                Some(&&Op::Add { from, to }) if from == out && program.is_dead(at + 2, out) => {
+                    self.nodes.push(Node::Mix { parts, routes, out: to, add: true });
+                    return 2;
+                }
+                _ => Node::Mix { parts, routes, out, add: false },
+            },
+            // A slice lies where it would be copied from.
+            Op::Copy { parts, out } if self.is_slice(parts, *out) => return 1,
+            Op::Copy { parts, out } => Node::Copy { parts: parts.clone(), out: *out },
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
         };
@@ -401,26 +434,13 @@ impl Plan {
             && to != input
             && program.is_dead(at + 2, from)
         {
-            let stack = Stack { input, products: products.to_vec(), out: to, add: true, gate: None };
+            let stack = Stack { input, products: products.to_vec(), out: to, add: true, gate: None, mixture: None };
             self.nodes.push(Node::Product(stack));
             return 2;
         }
-        if let ([first, second], Some(&&Op::Gate { activation, gate, up, out })) = (products, next)
-            && kind(first) == kind(second)
-            && width(gate) == width(up)
-            && out != input
-            && [gate, up].iter().all(|&slot| slot == out || program.is_dead(at + 2, slot))
-        {
-            let pair = match (first.out == gate && second.out == up, first.out == up && second.out == gate) {
-                (true, _) => Some(vec![first.clone(), second.clone()]),
-                (_, true) => Some(vec![second.clone(), first.clone()]),
-                _ => None,
-            };
-            if let Some(products) = pair {
-                let stack = Stack { input, products, out, add: false, gate: Some(activation) };
-                self.nodes.push(Node::Product(stack));
-                return 2;
-            }
+        if let Some(stack) = self.gated(program, ops, at, input, products, None) {
+            self.nodes.push(Node::Product(stack));
+            return 2;
         }
         let mut rest = products;
         while let Some(first) = rest.first() {
@@ -432,11 +452,59 @@ impl Plan {
                 count += 1;
             }
             let (stacked, others) = rest.split_at(count);
-            let stack = Stack { input, products: stacked.to_vec(), out: first.out, add: false, gate: None };
+            let products = stacked.to_vec();
+            let stack = Stack { input, products, out: first.out, add: false, gate: None, mixture: None };
             self.nodes.push(Node::Product(stack));
             rest = others;
         }
         1
+    }
+
+    /// Products of experts: their results lie side by side already, so only gated units put two together.
+    fn experts(
+        &mut self,
+        program: &Program,
+        ops: &[&Op],
+        at: usize,
+        input: SlotId,
+        products: &[Product],
+        mixture: Mixture,
+    ) -> usize {
+        if let Some(stack) = self.gated(program, ops, at, input, products, Some(mixture)) {
+            self.nodes.push(Node::Product(stack));
+            return 2;
+        }
+        self.nodes.extend(products.iter().map(|product| {
+            let (products, mixture) = (vec![product.clone()], Some(mixture));
+            Node::Product(Stack { input, products, out: product.out, add: false, gate: None, mixture })
+        }));
+        1
+    }
+
+    /// Two products at `at`, and the gated unit that follows, if nobody else reads them.
+    fn gated(
+        &self,
+        program: &Program,
+        ops: &[&Op],
+        at: usize,
+        input: SlotId,
+        products: &[Product],
+        mixture: Option<Mixture>,
+    ) -> Option<Stack> {
+        let kind = |product: &Product| program.weights[product.weight.0].tensor_type;
+        let width = |slot: SlotId| program.slots[slot.0].width;
+        let [first, second] = products else { return None };
+        let Op::Gate { activation, gate, up, out } = **ops.get(at + 1)? else { return None };
+        let is_read = |slot: SlotId| slot != out && !program.is_dead(at + 2, slot);
+        if kind(first) != kind(second) || width(gate) != width(up) || out == input || is_read(gate) || is_read(up) {
+            return None;
+        }
+        let products = match (first.out == gate && second.out == up, first.out == up && second.out == gate) {
+            (true, _) => vec![first.clone(), second.clone()],
+            (_, true) => vec![second.clone(), first.clone()],
+            _ => return None,
+        };
+        Some(Stack { input, products, out, add: false, gate: Some(activation), mixture })
     }
 
     /// Whether a slot begins where another of this width ends.
@@ -454,7 +522,7 @@ impl Plan {
                     rotation.turned.push((*slot, *head_size, *rope));
                 }
                 Op::Store { keys, values, to } => {
-                    rotation.store = values.map(|values| (*keys, values, *to));
+                    rotation.store = Some((*keys, *values, *to));
                     count += 1;
                     break;
                 }

@@ -1,7 +1,9 @@
 //! Products of matrices and activations: which shader serves which type and how many tokens, and its geometry.
 
 use super::device::Gpu;
+use super::experts::{Mixture, most_tiles};
 use super::layout::Layout;
+use super::rows::curve;
 use super::shader::Variant;
 use super::tiers::Tier;
 use crate::program::Activation;
@@ -22,6 +24,13 @@ pub struct ProductParams {
     pub out_stride: u32,
     pub bias_start: u32,
     pub outputs: u32,
+    pub choices: u32,
+    pub choice_width: u32,
+    pub own_inputs: u32,
+    pub first_matrix: u32,
+    pub matrices: u32,
+    pub routes_start: u32,
+    pub routes_stride: u32,
 }
 
 /// What happens to the results of a product.
@@ -53,6 +62,9 @@ pub struct ProductKernel {
     tokens: u32,
     few: bool,
 }
+
+/// Choices that a workgroup takes where there are many.
+pub const CHOICES_TILE: u32 = 32;
 
 /// Whether products with weights of this type take activations rounded to eight bits.
 pub fn takes_integers(gpu: &Gpu, layout: &Layout) -> bool {
@@ -107,6 +119,31 @@ impl ProductKernel {
         ProductKernel { variant, rows: teams * team_rows, tokens: at_once, few }
     }
 
+    /// The kernel for up to `tokens` tokens and some of many matrices for each: see [`experts`](super::experts). Its last
+    /// bindings are routes, or choices in order where there are many tokens, and then the bias, if there is one. It does
+    /// not round results that have a bias: nobody has as many bindings.
+    pub fn of_experts(
+        integer: bool,
+        layout: &Layout,
+        columns: usize,
+        tokens: u32,
+        epilogue: Epilogue,
+        largest_subgroup: Option<u32>,
+        mixture: &Mixture,
+    ) -> Self {
+        let few = tokens <= FEW_TOKENS;
+        let tokens = if few { 1 } else { tokens };
+        let kernel = Self::new(integer, layout, columns, tokens, epilogue, largest_subgroup);
+        let bindings = match (epilogue.bias, epilogue.quantize) {
+            (true, _) => "uurrrrwrrr",
+            (false, true) => "uurrrrwrrw",
+            (false, false) => "uurrrrwrr",
+        };
+        let variant = Variant { bindings, ..kernel.variant };
+        let variant = variant.flag("EXPERTS", true).flag("TILES", !few).flag("ROUTED", mixture.routes.is_some());
+        ProductKernel { variant, ..kernel }
+    }
+
     /// The kernel for more than [`FEW_TOKENS`] by units that multiply matrices, with activations in `f32`; the device has
     /// [`Tier::Matrix`], and all its subgroups have so many lanes.
     pub fn by_matrices(layout: &Layout, columns: usize, epilogue: Epilogue, subgroup: u32) -> Self {
@@ -115,14 +152,17 @@ impl ProductKernel {
     }
 
     fn configured(file: &'static str, layout: &Layout, columns: usize, epilogue: Epilogue) -> Variant {
+        let variant = Variant::new(file, if epilogue.quantize { "uurrrrwrrw" } else { "uurrrrwrr" });
+        let variant = match epilogue.gate {
+            Some(activation) => curve(variant, activation),
+            None => variant,
+        };
         layout
-            .configure(Variant::new(file, if epilogue.quantize { "uurrrrwrrw" } else { "uurrrrwrr" }))
+            .configure(variant)
             .flag("TAIL", !columns.is_multiple_of(32))
             .flag("BIAS", epilogue.bias)
             .flag("ADD", epilogue.add)
             .flag("GATE", epilogue.gate.is_some())
-            .flag("GELU", epilogue.gate == Some(Activation::Gelu))
-            .flag("SQUARED_RELU", epilogue.gate == Some(Activation::SquaredRelu))
     }
 
     /// Whether there is a kernel that rounds gated pairs for up to so many tokens: the subgroups of a workgroup have to
@@ -137,6 +177,17 @@ impl ProductKernel {
         let wide = along_rows.div_ceil(MOST_GROUPS).max(1);
         let row_groups = along_rows.div_ceil(wide);
         if self.few { [row_groups, wide, along_tokens] } else { [row_groups, along_tokens, wide] }
+    }
+
+    /// Workgroups of [`ProductKernel::of_experts`] for so many rows of a matrix and tokens.
+    pub fn groups_of_experts(&self, rows: u32, tokens: u32, mixture: &Mixture) -> [u32; 3] {
+        let (choices, matrices) = (mixture.choices as u32, mixture.matrices as u32);
+        let [x, y, z] = self.groups(rows, tokens * choices);
+        match (self.few, mixture.routes) {
+            (true, _) => [x, y, z],
+            (false, Some(_)) => [x, most_tiles(tokens * choices, matrices, self.tokens), z],
+            (false, None) => [x, choices * tokens.div_ceil(self.tokens), z],
+        }
     }
 }
 
@@ -176,6 +227,7 @@ pub(super) fn variants() -> Vec<Variant> {
             }
         }
     }
+    variants.extend(variants_of_experts());
     for layout in super::layout::all() {
         variants.push(ProductKernel::by_matrices(layout, 256, Epilogue::default(), 32).variant);
     }
@@ -184,6 +236,36 @@ pub(super) fn variants() -> Vec<Variant> {
             let layout = Layout::of(kind).ok()?;
             Some(ProductKernel::by_matrices(&layout, 331, epilogue, 32).variant)
         }));
+    }
+    variants
+}
+
+/// Those of experts: some types, and all that can happen to results.
+fn variants_of_experts() -> Vec<Variant> {
+    use crate::gguf::TensorType;
+    let gate = |activation| Epilogue { gate: Some(activation), ..Epilogue::default() };
+    let epilogues = [
+        Epilogue::default(),
+        Epilogue { bias: true, ..Epilogue::default() },
+        gate(Activation::Silu),
+        Epilogue { bias: true, ..gate(Activation::ClampedSilu) },
+        Epilogue { quantize: true, ..gate(Activation::Silu) },
+    ];
+    let kinds = [TensorType::F32, TensorType::Q4_K, TensorType::MXFP4, TensorType::IQ2_XS];
+    let mut variants = vec![];
+    for layout in super::layout::all().iter().filter(|layout| kinds.contains(&layout.kind())) {
+        for (integer, tokens) in [(false, 1), (false, 64), (true, 1), (true, 64)] {
+            for routes in [None, Some(crate::program::SlotId(0))] {
+                let mixture = Mixture { routes, choices: 2, matrices: 4, own_inputs: false };
+                let can = |epilogue: &Epilogue| !epilogue.quantize || (integer && tokens <= FEW_TOKENS);
+                if integer && layout.is_float() {
+                    continue;
+                }
+                variants.extend(epilogues.into_iter().filter(can).map(|epilogue| {
+                    ProductKernel::of_experts(integer, layout, 256, tokens, epilogue, Some(32), &mixture).variant
+                }));
+            }
+        }
     }
     variants
 }

@@ -104,7 +104,7 @@ impl Rotation {
             (RotateBinding::Cache, self.store),
             (RotateBinding::Turns, rotates),
             (RotateBinding::Keys, self.store && !self.together),
-            (RotateBinding::Values, self.store && !self.together),
+            (RotateBinding::Values, self.store && !self.together && !self.page.values_in_keys),
             (RotateBinding::Table, self.store),
             (RotateBinding::QueryNorm, self.norm && queries),
             (RotateBinding::KeyNorm, self.norm && self.store),
@@ -150,7 +150,12 @@ impl Rotation {
 
     /// The workgroups.
     pub fn groups(&self, tokens: u32) -> [u32; 3] {
-        [self.query_heads + if self.store { 2 * self.page.heads } else { 0 }, tokens, 1]
+        let stored_heads = match (self.store, self.page.values_in_keys) {
+            (false, _) => 0,
+            (true, true) => self.page.heads,
+            (true, false) => 2 * self.page.heads,
+        };
+        [self.query_heads + stored_heads, tokens, 1]
     }
 
     fn check(&self) -> Result<()> {
@@ -173,8 +178,12 @@ pub(super) fn variants() -> Vec<Variant> {
     for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8_0] {
         for (query_heads, store, together) in [(8, false, false), (0, true, false), (8, true, false), (8, true, true)] {
             for (norm, halves, pairs) in [(false, false, 0), (false, true, 64), (true, false, 32)] {
-                let page = PageShape { format, heads: 2, key_size: 128, value_size: 128 };
+                let page = PageShape { format, heads: 2, key_size: 128, value_size: 128, values_in_keys: false };
                 variants.extend(Rotation { page, query_heads, store, together, norm, halves, pairs }.variant());
+                let page = PageShape { value_size: 96, values_in_keys: true, ..page };
+                if store && !together {
+                    variants.extend(Rotation { page, query_heads, store, together, norm, halves, pairs }.variant());
+                }
             }
         }
     }

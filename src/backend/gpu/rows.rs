@@ -43,12 +43,12 @@ pub const fn outputs(rows: Rows) -> u32 {
 const MOST_GROUPS: u32 = 65_535;
 
 /// Workgroups so that there are `along` for each row; shaders loop over what exceeds a side of the grid.
-fn grid(along: u32, most_rows: u32) -> [u32; 3] {
+pub(super) fn grid(along: u32, most_rows: u32) -> [u32; 3] {
     [along.clamp(1, MOST_GROUPS), most_rows.clamp(1, MOST_GROUPS), most_rows.div_ceil(MOST_GROUPS).max(1)]
 }
 
 /// Columns of a workgroup of kernels with a lane for each, and of those with four columns for each of 64 lanes.
-const COLUMNS: u32 = 256;
+pub(super) const COLUMNS: u32 = 256;
 
 fn simple(file: &'static str, bindings: &'static str, width: u32, most_rows: u32) -> Kernel {
     Kernel { variant: Variant::new(file, bindings), groups: grid(width.div_ceil(COLUMNS), most_rows) }
@@ -121,6 +121,33 @@ impl TemperParams {
     }
 }
 
+/// Copies runs of numbers from each row of one slot to that of another.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct CopyParams {
+    /// See [`outputs`].
+    pub outputs: u32,
+    /// Numbers in a run.
+    pub size: u32,
+    /// How many runs.
+    pub count: u32,
+    /// The first run of each row.
+    pub from: View,
+    /// From one run to the next.
+    pub from_run: u32,
+    /// Where the first run of each row goes.
+    pub to: View,
+    /// From one run to the next.
+    pub run: u32,
+}
+
+impl CopyParams {
+    /// Reads one slot; writes another.
+    pub fn kernel(&self, most_rows: u32) -> Kernel {
+        simple("copy.wgsl", "uurw", self.size * self.count, most_rows)
+    }
+}
+
 /// Copies the rows of some tokens.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
@@ -169,19 +196,19 @@ pub const fn quantized_bytes(width: u32) -> (u64, u64) {
 }
 
 /// Where storage is bound: given to a shader as the constants that it names its bindings by.
-struct Storage {
+pub(super) struct Storage {
     variant: Variant,
     reads: usize,
     writes: usize,
 }
 
 impl Storage {
-    fn of(variant: Variant) -> Self {
+    pub(super) fn of(variant: Variant) -> Self {
         Storage { variant, reads: 0, writes: 0 }
     }
 
     /// Storage that is read, if `yes`. All of it comes before what is written.
-    fn read(mut self, name: &'static str, yes: bool) -> Self {
+    pub(super) fn read(mut self, name: &'static str, yes: bool) -> Self {
         if yes {
             self.variant = self.variant.constant(name, 2 + self.reads);
             self.reads += 1;
@@ -190,7 +217,7 @@ impl Storage {
     }
 
     /// Storage that is written, if `yes`.
-    fn write(mut self, name: &'static str, yes: bool) -> Self {
+    pub(super) fn write(mut self, name: &'static str, yes: bool) -> Self {
         if yes {
             self.variant = self.variant.constant(name, 2 + self.reads + self.writes);
             self.writes += 1;
@@ -198,7 +225,7 @@ impl Storage {
         self
     }
 
-    fn variant(self) -> Variant {
+    pub(super) fn variant(self) -> Variant {
         let all = match self.reads {
             0 => "uuwwww",
             1 => "uurwwww",
@@ -362,12 +389,19 @@ impl GateParams {
     }
 }
 
+/// Sets the flag of a curve, as `shaders/shared/gate.wgsl` has it.
+pub(super) fn curve(variant: Variant, activation: Activation) -> Variant {
+    variant
+        .flag("GELU", activation == Activation::Gelu)
+        .flag("CLAMPED", activation == Activation::ClampedSilu)
+        .flag("SIGMOID", activation == Activation::Sigmoid)
+        .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
+}
+
 impl Gate {
     fn variant(self) -> Variant {
         let Gate { activation, is_gated, in_place, quantize } = self;
-        let variant = Variant::new("gate.wgsl", "")
-            .flag("GELU", activation == Activation::Gelu)
-            .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
+        let variant = curve(Variant::new("gate.wgsl", ""), activation)
             .flag("GATED", is_gated)
             .flag("IN_PLACE", in_place)
             .flag("QUANTIZE", quantize)
@@ -512,7 +546,9 @@ pub(super) fn variants() -> Vec<Variant> {
             }
         }
     }
-    for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu] {
+    let curves =
+        [Activation::Silu, Activation::Gelu, Activation::ClampedSilu, Activation::Sigmoid, Activation::SquaredRelu];
+    for activation in curves {
         for bits in 0..8 {
             let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
             variants.push(Gate { activation, is_gated, in_place, quantize }.variant());
@@ -523,6 +559,7 @@ pub(super) fn variants() -> Vec<Variant> {
         SoftcapParams::default().kernel(1),
         TemperParams::default().kernel(1),
         SelectParams::default().kernel(1),
+        CopyParams::default().kernel(1),
         QuantizeParams::default().kernel(1),
         DrawParams::default().kernel(),
     ];

@@ -9,8 +9,16 @@ use crate::backend::weights::Weights;
 use crate::program::{Product, Program, WeightId};
 use std::collections::HashMap;
 
-/// Rows of the file's tensors, as `(tensor, first row, rows)`, and whether they alternate.
-pub type Key = (Vec<(String, usize, usize)>, bool);
+/// Rows of the file's tensors.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// As `(tensor, first row, rows)`.
+    pub rows: Vec<(String, usize, usize)>,
+    /// They alternate, or else they are one above the other.
+    pub alternate: bool,
+    /// Each tensor is so many matrices, one above the other, of which each has such rows.
+    pub matrices: usize,
+}
 
 /// The weights.
 pub struct Store {
@@ -34,7 +42,7 @@ impl Store {
                 Node::Product(stack) => {
                     let key = stack_key(program, stack);
                     store.matrix(gpu, weights, key.clone()).await?;
-                    if let Some(bias) = biases(weights, stack) {
+                    if let Some(bias) = biases(weights, stack)? {
                         store.biases.insert(key, filled(gpu, "biases", bytemuck::cast_slice(&bias)).await?);
                     }
                 }
@@ -55,7 +63,7 @@ impl Store {
         }
         let program = &weights.program;
         let parts: Vec<(WeightId, usize, usize)> = key
-            .0
+            .rows
             .iter()
             .filter_map(|(name, first, rows)| {
                 let id = program.weights.iter().position(|weight| weight.name == *name)?;
@@ -65,18 +73,23 @@ impl Store {
         let Some(&(first, ..)) = parts.first() else { return Ok(()) };
         let weight = &program.weights[first.0];
         let layout = Layout::of(weight.tensor_type)?;
-        let rows = parts.iter().map(|(.., rows)| rows).sum();
-        let (alternate, shape) = (key.1, (rows, weight.columns));
+        let matrix_rows: usize = parts.iter().map(|(.., rows)| rows).sum();
+        let (alternate, shape) = (key.alternate, (matrix_rows * key.matrices, weight.columns));
         let source = |row: usize| {
+            let (matrix, row) = (row / matrix_rows, row % matrix_rows);
             let (mut part, mut row) = if alternate { (row % 2, row / 2) } else { (0, row) };
             while !alternate && part + 1 < parts.len() && row >= parts[part].2 {
                 row -= parts[part].2;
                 part += 1;
             }
             let (id, first, _) = parts[part];
-            weights.row(id, first + row)
+            weights.row(id, matrix * (program.weights[id.0].rows / key.matrices) + first + row)
         };
-        let together = if alternate { 2 } else { 1 };
+        // Matrices of a mixture stay whole.
+        let together = match key.matrices {
+            1 => 1 + usize::from(alternate),
+            _ => matrix_rows,
+        };
         let matrix = Matrix::upload(gpu, &weight.name, layout, shape, together, source).await?;
         self.matrices.insert(key, matrix);
         Ok(())
@@ -111,34 +124,42 @@ impl Store {
 /// That of a table.
 pub fn table_key(program: &Program, table: WeightId) -> Key {
     let weight = &program.weights[table.0];
-    (vec![(weight.name.clone(), 0, weight.rows)], false)
+    Key { rows: vec![(weight.name.clone(), 0, weight.rows)], alternate: false, matrices: 1 }
 }
 
 /// That of a stack.
 pub fn stack_key(program: &Program, stack: &Stack) -> Key {
     let rows = |product: &Product| {
         let weight = &program.weights[product.weight.0];
-        (weight.name.clone(), product.first_row, program.slots[product.out.0].width)
+        (weight.name.clone(), product.first_row, stack.rows(program, product))
     };
-    (stack.products.iter().map(rows).collect(), stack.gate.is_some())
+    let rows = stack.products.iter().map(rows).collect();
+    Key { rows, alternate: stack.gate.is_some(), matrices: stack.matrices() }
 }
 
 /// The biases of a stack, zero where a matrix has none.
-fn biases(weights: &Weights, stack: &Stack) -> Option<Vec<f32>> {
+fn biases(weights: &Weights, stack: &Stack) -> Result<Option<Vec<f32>>> {
     if stack.products.iter().all(|product| product.bias.is_none()) {
-        return None;
+        return Ok(None);
     }
-    let each: Vec<Vec<f32>> = stack
-        .products
-        .iter()
-        .map(|product| {
-            let rows = weights.program.slots[product.out.0].width;
-            let bias = product.bias.and_then(|id| weights.vector(id).get(product.first_row..product.first_row + rows));
-            bias.map_or(vec![0.0; rows], <[f32]>::to_vec)
-        })
-        .collect();
-    Some(match (stack.gate, &each[..]) {
-        (Some(_), [first, second]) => first.iter().zip(second).flat_map(|(&a, &b)| [a, b]).collect(),
-        _ => each.concat(),
-    })
+    let mut all = vec![];
+    for matrix in 0..stack.matrices() {
+        let mut each = vec![];
+        for product in &stack.products {
+            let rows = stack.rows(&weights.program, product);
+            each.push(match product.bias {
+                Some(id) => {
+                    let mut bias = vec![0.0; weights.program.weights[id.0].columns];
+                    weights.decode_row(id, matrix, &mut bias)?;
+                    bias.get(product.first_row..product.first_row + rows).unwrap_or_default().to_vec()
+                }
+                None => vec![0.0; rows],
+            });
+        }
+        match (stack.gate, &each[..]) {
+            (Some(_), [first, second]) => all.extend(first.iter().zip(second).flat_map(|(&a, &b)| [a, b])),
+            _ => all.extend(each.concat()),
+        }
+    }
+    Ok(Some(all))
 }

@@ -53,6 +53,11 @@ fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// Where [`Activation::ClampedSilu`] ends.
 const CLAMP: f32 = 7.0;
 
@@ -199,6 +204,7 @@ impl Task for Gate<'_> {
             Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
             Activation::Gelu => both.for_each(|(gate, up)| *gate = gelu(*gate) * up),
             Activation::ClampedSilu => both.for_each(|(gate, up)| *gate = clamped_silu(*gate, *up)),
+            Activation::Sigmoid => both.for_each(|(gate, up)| *gate = sigmoid(*gate) * up),
             Activation::SquaredRelu => both.for_each(|(gate, up)| *gate = squared_relu(*gate) * up),
         }
     }
@@ -221,6 +227,7 @@ impl Task for Activate<'_> {
             Activation::Gelu => values.for_each(|x| *x = gelu(*x)),
             Activation::SquaredRelu => values.for_each(|x| *x = squared_relu(*x)),
             Activation::ClampedSilu => values.for_each(|x| *x = clamped_silu(*x, 0.0)),
+            Activation::Sigmoid => values.for_each(|x| *x = sigmoid(*x)),
         }
     }
 }
