@@ -1,6 +1,6 @@
 // Gated units, activation(gate) * up, and curves without a gate.
 //
-// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: GELU, SQUARED_RELU, or else it is SiLU;
+// Layout: gate, up and output are views; IN_PLACE the output is the gate. Flags: GELU, SQUARED_RELU, TANH, or else it is SiLU;
 // GATED multiplies with up; QUANTIZE also writes the result in eight bits. Geometry: workgroups of 64 lanes, four columns a lane, so that one covers whole units.
 // CPU twin: `activate` in `backend/cpu/ops.rs`.
 
@@ -30,6 +30,11 @@ struct Params {
 @group(0) @binding($UP) var<storage, read> up: array<f32>;
 #end
 
+#if TANH
+fn activate(x: f32) -> f32 {
+    return tanh(clamp(x, -20.0, 20.0));
+}
+#else
 #if SQUARED_RELU
 fn activate(x: f32) -> f32 {
     return max(x, 0.0) * max(x, 0.0);
@@ -44,6 +49,7 @@ fn activate(x: f32) -> f32 {
 #end
     return x / (1.0 + exp(min(-y, 80.0)));
 }
+#end
 #end
 
 // The `j`-th of a lane's four columns: for units neighbouring ones, otherwise as neighbouring lanes load best.

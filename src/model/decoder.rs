@@ -8,8 +8,8 @@ use super::hyper::{Hyper, Scaling, ScalingKind};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::program::{
-    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Reach, Rope, RopeId, RopeStyle, Rows, Slot,
-    SlotId, Step, WeightId, Yarn,
+    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Purpose, Reach, Rope, RopeId, RopeStyle, Rows,
+    Sees, Slot, SlotId, Step, WeightId, Yarn,
 };
 pub(super) use experts::Experts;
 pub(super) use latent::Latent;
@@ -17,6 +17,10 @@ pub(super) use latent::Latent;
 /// In what a family differs from plain llama.
 pub(super) struct Decoder {
     options: ProgramOptions,
+    /// What the program is for. One that embeds ends before the logits.
+    pub purpose: Purpose,
+    /// Whether tokens see only what is before them.
+    pub causal: bool,
     pub rope_style: RopeStyle,
     /// Which layers rotate queries and keys.
     pub rotates: Vec<bool>,
@@ -76,13 +80,23 @@ impl Window {
     /// What the metadata say: windows on all layers but each `every`-th, if the file does not name the layers. There
     /// are none if the window has no positions.
     pub fn read(hyper: &Hyper, positions: usize, every: usize) -> Result<Option<Self>> {
+        Self::read_from(hyper, positions, every, |layer, every| layer % every + 1 < every)
+    }
+
+    /// The same where other layers have them, if the file does not name those.
+    pub fn read_from(
+        hyper: &Hyper,
+        positions: usize,
+        every: usize,
+        is_on: fn(usize, usize) -> bool,
+    ) -> Result<Option<Self>> {
         const PATTERN: &str = "attention.sliding_window_pattern";
         let positions = hyper.optional("attention.sliding_window")?.unwrap_or(positions);
         let on = match hyper.flags(PATTERN)? {
             Some(layers) => layers,
             None => {
                 let every = hyper.optional(PATTERN)?.unwrap_or(every);
-                (0..hyper.layers).map(|layer| every == 0 || layer % every + 1 < every).collect()
+                (0..hyper.layers).map(|layer| every == 0 || is_on(layer, every)).collect()
             }
         };
         Ok((positions > 0).then_some(Window { reach: Reach::Window(positions), on, rope: None }))
@@ -120,6 +134,8 @@ impl Decoder {
     pub fn new(hyper: &Hyper, options: ProgramOptions) -> Self {
         Decoder {
             options,
+            purpose: Purpose::Generate,
+            causal: true,
             rope_style: RopeStyle::Adjacent,
             rotates: vec![true; hyper.layers],
             rope_magnitude: None,
@@ -157,6 +173,7 @@ impl Decoder {
         let program = writer.program;
         Ok(Program {
             architecture: hyper.architecture.clone(),
+            purpose: self.purpose,
             layers: hyper.layers,
             vocabulary: hyper.vocabulary,
             context: hyper.context,
@@ -166,7 +183,7 @@ impl Decoder {
     }
 
     /// The rotation of global layers and, if it is another, of windowed ones.
-    fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
+    pub fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
         let long = self.options.context > hyper.scaling.original_context;
         let table = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
         let mut factors = tensors.optional_vector("rope_freqs.weight", hyper.rope_dimensions / 2)?;
@@ -193,21 +210,21 @@ impl Decoder {
 }
 
 /// Writes steps in order.
-struct Writer<'a, 'f> {
-    flags: &'a Decoder,
-    hyper: &'a Hyper<'a>,
-    tensors: &'a Tensors<'f>,
-    program: Program,
-    layer: Option<usize>,
+pub(super) struct Writer<'a, 'f, F = Decoder> {
+    pub flags: &'a F,
+    pub hyper: &'a Hyper<'a>,
+    pub tensors: &'a Tensors<'f>,
+    pub program: Program,
+    pub layer: Option<usize>,
 }
 
 /// The slots of one number of rows.
 #[derive(Clone, Copy)]
-struct Stream {
-    residual: SlotId,
-    normed: SlotId,
+pub(super) struct Stream {
+    pub residual: SlotId,
+    pub normed: SlotId,
     /// What attention or feed-forward adds to the residual stream.
-    branch: SlotId,
+    pub branch: SlotId,
 }
 
 impl Writer<'_, '_> {
@@ -227,6 +244,10 @@ impl Writer<'_, '_> {
         }
         self.layer = None;
         self.norm("output_norm", stream.residual, stream.normed, hyper.width)?;
+        if flags.purpose == Purpose::Embed {
+            self.program.output = Some(stream.normed);
+            return Ok(());
+        }
         // Many models multiply with the embedding table once more at the end.
         let output = self.tensors.optional("output.weight", hyper.width, hyper.vocabulary)?;
         let bias = self.tensors.optional_vector("output.bias", hyper.vocabulary)?;
@@ -271,27 +292,8 @@ impl Writer<'_, '_> {
         if flags.norm_after_rotation {
             self.query_key_norm(layer, queries, keys)?;
         }
-        let over = KeyValuesId(self.program.key_values.len());
-        self.program.key_values.push(KeyValues {
-            layer,
-            heads: kv_heads,
-            key_size: hyper.key_size,
-            value_size: hyper.value_size,
-            values_in_keys: false,
-            reach: windowed.map_or(Reach::All, |window| window.reach),
-        });
-        self.push(Op::Store { keys, values: Some(values), to: over });
-        if let Some(Temper { slope, interval, offset, .. }) =
-            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
-        {
-            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
-        }
-        let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
-        let sinks = match flags.sinks {
-            true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
-            false => None,
-        };
-        self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out: sums });
+        let reach = windowed.map_or(Reach::All, |window| window.reach);
+        self.attend(layer, [queries, keys, values, sums], reach)?;
         self.leave_attention(layer, sums, stream, last)
     }
 
@@ -319,6 +321,41 @@ impl Writer<'_, '_> {
         self.push(Op::Linear { input: sums, products: vec![product] });
         self.join(layer, "post_attention_norm", after)?;
         Ok(after)
+    }
+
+    /// Sums of the values that tokens see: over what is kept from batch to batch, or over the batch's texts.
+    fn attend(&mut self, layer: usize, [queries, keys, values, out]: [SlotId; 4], reach: Reach) -> Result<()> {
+        let (flags, hyper) = (self.flags, self.hyper);
+        let (heads, scale, softcap) = (hyper.heads[layer], flags.attention_scale, flags.attention_softcap);
+        let over = KeyValuesId(self.program.key_values.len());
+        if flags.purpose == Purpose::Generate {
+            let (key_size, value_size) = (hyper.key_size, hyper.value_size);
+            let heads = hyper.kv_heads[layer];
+            let kept = KeyValues { layer, heads, key_size, value_size, values_in_keys: false, reach };
+            self.program.key_values.push(kept);
+            self.push(Op::Store { keys, values: Some(values), to: over });
+        }
+        if let Some(Temper { slope, interval, offset, .. }) =
+            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
+        {
+            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
+        }
+        let sinks = match flags.sinks {
+            true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
+            false => None,
+        };
+        self.push(match flags.purpose {
+            Purpose::Generate => Op::Attend { queries, over, heads, scale, softcap, sinks, out },
+            Purpose::Embed => {
+                let sees = match reach {
+                    Reach::Window(positions) if !flags.causal => Sees::Around(positions / 2),
+                    _ if !flags.causal => Sees::All,
+                    reach => Sees::Before(reach),
+                };
+                Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias: None, out }
+            }
+        });
+        Ok(())
     }
 
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
@@ -357,6 +394,20 @@ impl Writer<'_, '_> {
         let product = self.product(layer, &name("down"), inner, out)?;
         self.push(Op::Linear { input: gate, products: vec![product] });
         Ok(())
+    }
+
+    /// A norm by a weight of this name, and its bias if there is one.
+    fn norm(&mut self, name: &str, input: SlotId, out: SlotId, group: usize) -> Result<()> {
+        let weight = self.tensors.vector(&format!("{name}.weight"), group)?;
+        let bias = self.tensors.optional_vector(&format!("{name}.bias"), group)?;
+        self.push_norm(input, out, group, [Some(weight), bias]);
+        Ok(())
+    }
+
+    fn push_norm(&mut self, input: SlotId, out: SlotId, group: usize, [weight, bias]: [Option<WeightId>; 2]) {
+        let (kind, hyper) = (self.flags.norm, self.hyper);
+        let epsilon = if kind == NormKind::Layer { hyper.layer_epsilon } else { hyper.epsilon };
+        self.push(Op::Norm { kind, input, group, epsilon, weight, bias, out });
     }
 
     /// Normalises the residual stream, where the family does, and says which slot to go on with.
@@ -400,9 +451,12 @@ impl Writer<'_, '_> {
         self.push(Op::Add { from: stream.branch, to: stream.residual });
         Ok(())
     }
+}
 
+/// What all programs are written with.
+impl<F> Writer<'_, '_, F> {
     /// The three matrices of attention, in one tensor or three.
-    fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
+    pub fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
         if self.tensors.has(&format!("blk.{layer}.attn_qkv.weight")) {
             for (name, _) in &parts {
                 self.tensors.refuse(&format!("blk.{layer}.{name}.bias"), "`attn_qkv.bias` beside a fused weight")?;
@@ -413,7 +467,7 @@ impl Writer<'_, '_> {
     }
 
     /// A tensor that holds several matrices one above the other.
-    fn stacked(&self, layer: usize, name: &str, columns: usize, outs: &[SlotId]) -> Result<Vec<Product>> {
+    pub fn stacked(&self, layer: usize, name: &str, columns: usize, outs: &[SlotId]) -> Result<Vec<Product>> {
         let rows = outs.iter().map(|&out| self.width(out)).sum();
         let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
         let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
@@ -427,28 +481,14 @@ impl Writer<'_, '_> {
     }
 
     /// A matrix, and its bias if there is one.
-    fn product(&self, layer: usize, name: &str, columns: usize, out: SlotId) -> Result<Product> {
+    pub fn product(&self, layer: usize, name: &str, columns: usize, out: SlotId) -> Result<Product> {
         let rows = self.width(out);
         let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
         let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
         Ok(Product { weight, first_row: 0, bias, out })
     }
 
-    /// A norm by a weight of this name, and its bias if there is one.
-    fn norm(&mut self, name: &str, input: SlotId, out: SlotId, group: usize) -> Result<()> {
-        let weight = self.tensors.vector(&format!("{name}.weight"), group)?;
-        let bias = self.tensors.optional_vector(&format!("{name}.bias"), group)?;
-        self.push_norm(input, out, group, [Some(weight), bias]);
-        Ok(())
-    }
-
-    fn push_norm(&mut self, input: SlotId, out: SlotId, group: usize, [weight, bias]: [Option<WeightId>; 2]) {
-        let (kind, hyper) = (self.flags.norm, self.hyper);
-        let epsilon = if kind == NormKind::Layer { hyper.layer_epsilon } else { hyper.epsilon };
-        self.push(Op::Norm { kind, input, group, epsilon, weight, bias, out });
-    }
-
-    fn stream(&mut self, rows: Rows) -> Stream {
+    pub fn stream(&mut self, rows: Rows) -> Stream {
         let width = self.hyper.width;
         Stream {
             residual: self.slot("x", width, rows),
@@ -458,7 +498,7 @@ impl Writer<'_, '_> {
     }
 
     /// The slot of this name and these sizes, which all layers share.
-    fn slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
+    pub fn slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
         let slot = Slot { name, width, rows };
         let slots = &mut self.program.slots;
         SlotId(slots.iter().position(|known| *known == slot).unwrap_or_else(|| {
@@ -471,11 +511,11 @@ impl Writer<'_, '_> {
         self.program.slots[slot.0].rows
     }
 
-    fn width(&self, slot: SlotId) -> usize {
+    pub fn width(&self, slot: SlotId) -> usize {
         self.program.slots[slot.0].width
     }
 
-    fn push(&mut self, op: Op) {
+    pub fn push(&mut self, op: Op) {
         self.program.steps.push(Step { layer: self.layer, op });
     }
 }

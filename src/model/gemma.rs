@@ -1,12 +1,12 @@
 //! Gemma 1 to 3: embeddings scaled by the root of the width, GELU. The second adds norms behind the branches, softcaps,
 //! and windows on every other layer; the third drops the softcaps, normalises queries and keys, and has five windowed
-//! layers, which rotate faster, to each global one.
+//! layers, which rotate faster, to each global one. A fourth is the third as an encoder.
 
 use super::decoder::{Decoder, QueryKeyNorm, Window};
 use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
-use crate::program::{Activation, RopeStyle};
+use crate::program::{Activation, Purpose, RopeStyle};
 
 pub(super) fn gemma(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
     decoder.rope_style = RopeStyle::Halves;
@@ -48,6 +48,15 @@ pub(super) fn gemma3(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) ->
     if hyper.layers == 62 {
         decoder.attention_scale = scale_of_27b(hyper);
     }
+    Ok(())
+}
+
+/// Gemma 3 for embeddings: tokens see those around them, and the program ends before the logits.
+pub(super) fn embedding(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    gemma3(hyper, tensors, decoder)?;
+    decoder.purpose = Purpose::Embed;
+    decoder.causal = false;
+    decoder.attention_scale = 1.0 / (hyper.key_size as f32).sqrt();
     Ok(())
 }
 

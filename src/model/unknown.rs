@@ -65,17 +65,12 @@ const NEEDS: &[(&str, &[&str])] = &[
     (
         "attention to later tokens",
         &[
-            "bert",
             "dream",
             "eurobert",
-            "gemma-embedding",
-            "jina-bert-v2",
             "jina-bert-v3",
             "llada",
             "llama-embed",
-            "modern-bert",
             "neo-bert",
-            "nomic-bert",
             "nomic-bert-moe",
             "rnd1",
             "t5encoder",

@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
 use crate::model::{self, Facts};
 use crate::options::{LoadOptions, Offload, Recover};
-use crate::program::Program;
+use crate::program::{Program, Purpose};
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
 use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
@@ -198,7 +198,7 @@ impl Model {
         }
         let tokens = &state.tokens[state.sequence.len() as usize..];
         let outputs = &[tokens.len().saturating_sub(1)];
-        state.engine.run(Batch { tokens, outputs }, &mut state.sequence).map(Some)
+        state.engine.run(Batch { tokens, outputs, texts: &[] }, &mut state.sequence).map(Some)
     }
 
     /// Runs the tokens that are not in the cache yet, but for the last ones, of which as many are left as run at once.
@@ -211,7 +211,7 @@ impl Model {
             if cancelled() {
                 return Ok(false);
             }
-            state.engine.run(Batch { tokens, outputs: &[] }, &mut state.sequence)?;
+            state.engine.run(Batch { tokens, outputs: &[], texts: &[] }, &mut state.sequence)?;
         }
         Ok(!cancelled())
     }
@@ -404,6 +404,10 @@ impl Session {
     /// is added, the last will be run again.
     fn append(&mut self, tokens: &[u32]) -> Result<()> {
         let (vocabulary, limit) = (self.model.program().vocabulary, self.model.context());
+        if self.model.program().purpose == Purpose::Embed {
+            let (found, expected) = ("one that embeds texts".into(), "one that generates them".into());
+            return Err(Error::Model { subject: "model".into(), found, expected });
+        }
         let Some(state) = &mut self.state else { return Err(lost()) };
         state.interrupted = None;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {

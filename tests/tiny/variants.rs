@@ -47,7 +47,9 @@ pub fn all() -> Vec<Variant> {
 
 /// Models that differ from the plain ones in everything that may differ, at random.
 pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
-    let families: Vec<&str> = kiln::model::architectures().filter(|name| *name != "mistral").collect();
+    let families: Vec<&str> = kiln::model::architectures()
+        .filter(|name| !["mistral", "gemma-embedding"].contains(name) && !super::encoders::ENCODERS.contains(name))
+        .collect();
     (0..count).map(move |number| {
         let family = families[number % families.len()];
         let name = format!("{family}-mixed-{number}");

@@ -64,7 +64,7 @@ impl Traits {
         let mut vectors = HashSet::new();
         for node in &plan.nodes {
             let key = match node {
-                Node::Embed { table, .. } => table_key(program, *table),
+                Node::Embed { table, .. } | Node::AddRow { table, .. } => table_key(program, *table),
                 Node::Product(stack) => stack_key(program, stack),
                 node => {
                     vectors.extend(node.vectors());

@@ -13,7 +13,7 @@
 //! one linear step lie side by side in one buffer, so that a stacked matrix writes them at once.
 
 use crate::program::{
-    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Rows, Segment, SlotId, WeightId,
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, RowOf, Rows, Sees, Segment, SlotId, WeightId,
 };
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -24,6 +24,20 @@ use std::ops::Range;
 pub enum Node {
     /// The table's row of each token.
     Embed { table: WeightId, out: SlotId },
+    /// As [`Op::AddRow`].
+    AddRow { table: WeightId, row: RowOf, to: SlotId },
+    /// As [`Op::AttendTexts`].
+    AttendTexts {
+        queries: SlotId,
+        keys: SlotId,
+        values: SlotId,
+        heads: usize,
+        sees: Sees,
+        scale: f32,
+        softcap: Option<f32>,
+        most_bias: Option<f32>,
+        out: SlotId,
+    },
     /// Rows with outputs.
     Select { input: SlotId, out: SlotId },
     /// As [`Op::Norm`], of the sum of two slots if there is one to be added first. Without a kind the sum is all.
@@ -59,6 +73,8 @@ impl Node {
     fn reads(&self) -> Vec<SlotId> {
         match self {
             Node::Embed { .. } => vec![],
+            Node::AddRow { to, .. } => vec![*to],
+            Node::AttendTexts { queries, keys, values, .. } => vec![*queries, *keys, *values],
             Node::Select { input, .. } => vec![*input],
             Node::Norm { input, addend, second, .. } => {
                 let others = [addend.map(|addend| addend.slot), second.map(|second| second.slot)];
@@ -78,7 +94,8 @@ impl Node {
     /// The slots that it writes.
     fn writes(&self) -> Vec<SlotId> {
         match self {
-            Node::Embed { out, .. } | Node::Select { out, .. } => vec![*out],
+            Node::Embed { out, .. } | Node::Select { out, .. } | Node::AttendTexts { out, .. } => vec![*out],
+            Node::AddRow { to, .. } => vec![*to],
             Node::Norm { out, input, addend, second, .. } => {
                 let others = [addend.map(|_| *input), second.map(|second| second.slot)];
                 [*out].into_iter().chain(others.into_iter().flatten()).collect()
@@ -308,6 +325,10 @@ impl Plan {
             &Op::Gate { activation, gate, up, out } => Node::Gate { activation, gate, up: Some(up), out },
             &Op::Activate { activation, slot } => Node::Gate { activation, gate: slot, up: None, out: slot },
             &Op::Temper { slot, slope, interval, offset } => Node::Temper { slot, slope, interval, offset },
+            &Op::AddRow { table, row, to } => Node::AddRow { table, row, to },
+            &Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } => {
+                Node::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out }
+            }
             // No family writes them yet.
             Op::Route { .. } | Op::Experts { .. } | Op::Mix { .. } | Op::Copy { .. } => return 1,
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
@@ -407,6 +428,7 @@ impl Plan {
         if let ([first, second], Some(&&Op::Gate { activation, gate, up, out })) = (products, next)
             && kind(first) == kind(second)
             && width(gate) == width(up)
+            && activation != Activation::Tanh // no product has it
             && out != input
             && [gate, up].iter().all(|&slot| slot == out || program.is_dead(at + 2, slot))
         {

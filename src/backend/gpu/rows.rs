@@ -368,6 +368,7 @@ impl Gate {
         let variant = Variant::new("gate.wgsl", "")
             .flag("GELU", activation == Activation::Gelu)
             .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
+            .flag("TANH", activation == Activation::Tanh)
             .flag("GATED", is_gated)
             .flag("IN_PLACE", in_place)
             .flag("QUANTIZE", quantize)
