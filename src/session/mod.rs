@@ -106,6 +106,31 @@ impl Model {
         Ok(model)
     }
 
+    /// The file that it was loaded from.
+    pub(crate) fn file(&self) -> &Arc<Gguf> {
+        &self.shared.file
+    }
+
+    /// The most tokens of a batch of texts, and of those the most whose rows can be asked for.
+    pub(crate) fn most_rows(&self) -> (usize, usize) {
+        let engine = self.engine();
+        (engine.chunk_tokens(), engine.most_outputs())
+    }
+
+    /// Runs a batch of which nothing is kept; once more if a GPU was lost and the model is to go on without being asked.
+    pub(crate) fn run_texts(&self, batch: Batch) -> Result<Vec<f32>> {
+        let engine = self.engine();
+        let rows = engine.run(batch, &mut engine.cache().sequence());
+        match (rows, self.shared.options.recover) {
+            (Err(Error::GpuLost { .. }), Some(how)) => {
+                self.recover(&engine, how)?;
+                let engine = self.engine();
+                engine.run(batch, &mut engine.cache().sequence())
+            }
+            (rows, _) => rows,
+        }
+    }
+
     /// What computes now.
     fn engine(&self) -> Arc<Engine> {
         lock(&self.shared.engine).clone()
