@@ -17,6 +17,7 @@ use kiln::backend::batch::Batch;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
+use kiln::program::Purpose;
 use kiln::scheduler::{self, Engine, Fit, Site};
 use std::error::Error;
 use std::fs::File;
@@ -94,7 +95,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let trained = file.metadata().u32(&format!("{architecture}.context_length")).map_err(in_model)?;
     let context = options.context.or(trained).unwrap_or(u32::MAX) as usize;
     let program = model::program(&file, ProgramOptions { context }).map_err(in_model)?;
-    if args.pool != Pool::None {
+    let is_encoder = program.purpose == Purpose::Embed;
+    if args.pool != Pool::None && !is_encoder {
         let pool = format!("{:?}", args.pool).to_lowercase();
         let found = format!("--pool {pool} for `{architecture}`, a decoder, which has logits and no vectors to pool");
         return Err(format!("{}: {found}; expected --pool none", args.model.display()).into());
@@ -105,7 +107,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         Kv::F16 => CacheFormat::F16,
         Kv::Q8_0 => CacheFormat::Q8_0,
     };
-    let chunk = args.batch.map_or(tokens.len(), |batch| batch as usize);
+    // An encoder reads a text at once.
+    let chunk = args.batch.filter(|_| !is_encoder).map_or(tokens.len(), |batch| batch as usize);
     let limits = CacheLimits { chunk_tokens: chunk as u32, ..CacheLimits::new(tokens.len() as u32) };
     let cache = Cache::new(CacheGroup::of_program(&program), limits).map_err(in_model)?;
     let options = options.exact(!args.fast).cache_format(format);
@@ -117,10 +120,22 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut out = BufWriter::new(File::create(&args.out).map_err(in_out)?);
     for tokens in tokens.chunks(chunk) {
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        let logits = engine.run(Batch { tokens, outputs: &outputs }, &mut sequence).map_err(in_model)?;
-        for value in logits {
+        let logits = engine.run(Batch { tokens, outputs: &outputs, texts: &[] }, &mut sequence).map_err(in_model)?;
+        for value in pooled(logits, tokens.len(), args.pool) {
             out.write_all(&value.to_le_bytes()).map_err(in_out)?;
         }
     }
     Ok(out.flush().map_err(in_out)?)
+}
+
+/// What is asked for of a text's rows.
+fn pooled(rows: Vec<f32>, tokens: usize, pool: Pool) -> Vec<f32> {
+    let width = rows.len() / tokens.max(1);
+    let mean = |i: usize| rows.iter().skip(i).step_by(width).sum::<f32>() / tokens as f32;
+    match pool {
+        Pool::None => rows,
+        Pool::Mean => (0..width).map(mean).collect(),
+        Pool::Cls => rows[..width].to_vec(),
+        Pool::Last => rows[rows.len() - width..].to_vec(),
+    }
 }

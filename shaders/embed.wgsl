@@ -2,7 +2,7 @@
 //
 // Layout: the table lies as src/backend/gpu/layout/mod.rs says; `ids` has the step's token ids. The bindings hold
 // `rows` rows from `first_row` on, and tokens whose row is elsewhere are left alone: a table that is larger than a
-// binding takes a dispatch for each part.
+// binding takes a dispatch for each part. Flag: ADD adds to what is there.
 // Geometry: one lane four columns, a row of workgroups a token.
 // CPU twin: Op::Embed in src/backend/cpu/executor.rs.
 
@@ -63,7 +63,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
             let values = weights(row, id.x >> 3u, id.x & 7u) * params.scale;
             let to = params.start + id.y * params.stride + column;
 #repeat i 4
+#if ADD
+            if (column + $i < params.columns) { out[to + $i] += values[$i]; }
+#else
             if (column + $i < params.columns) { out[to + $i] = values[$i]; }
+#end
 #end
         }
     }

@@ -14,8 +14,9 @@
 //!
 //! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files,
 //! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, [`quant`] decodes every weight
-//! format, [`model`] writes the programs of twelve dense families, [`backend::cpu`] runs them on a paged [`cache`],
-//! as does [`backend::gpu`], [`scheduler`] spreads them over both, [`sampler`] chooses tokens, and [`session`] puts it all together.
+//! format, [`model`] writes the programs of dense families and encoders, [`backend::cpu`] runs them on a paged [`cache`],
+//! as does [`backend::gpu`], [`scheduler`] spreads them over both, [`sampler`] chooses tokens, [`session`] puts it all together,
+//! and [`mod@embed`] makes vectors of texts.
 //!
 //! # Layers
 //!
@@ -56,8 +57,9 @@ pub mod scheduler;
 pub mod session;
 pub mod tokenizer;
 
+pub use embed::{EmbedOptions, Embedder};
 pub use error::{Error, Result};
-pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Recover, TensorClass};
+pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Pooling, Recover, TensorClass};
 pub use session::{Generate, Model, Reply, Session};
 
 /// The examples of the readme, compiled and run with the tests.

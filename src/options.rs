@@ -24,6 +24,8 @@ pub struct LoadOptions {
     /// Whether weights are packed for the vector unit. It makes everything faster, and takes about as much memory as
     /// the weights do, beside the file. If not, the mapped file is the only copy of them.
     pub pack: bool,
+    /// Whether the model is to embed texts, even if its file says nothing of that. It cannot generate any then.
+    pub embed: bool,
     /// Whether the CPU decodes weights and leaves activations as they are, where it otherwise rounds these to eight bits:
     /// slow, for comparisons.
     pub exact: bool,
@@ -84,6 +86,21 @@ impl Default for Offload {
     }
 }
 
+/// How the rows that describe the tokens of a text become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    /// They do not: each token has its own.
+    None,
+    /// Their average.
+    Mean,
+    /// The first token's, which stands for the text.
+    First,
+    /// The last token's, which has seen all of the text.
+    Last,
+    /// One of them goes through a classifier: the result is a score.
+    Rank,
+}
+
 /// How a model goes on when a GPU is lost: from the tokens of its sessions, which are run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recover {
@@ -123,6 +140,7 @@ impl Default for LoadOptions {
             cache_format: CacheFormat::F16,
             map: true,
             pack: true,
+            embed: false,
             exact: false,
             threads: None,
             pre_tokenizer: None,
@@ -173,6 +191,13 @@ impl LoadOptions {
     #[must_use]
     pub fn pack(mut self, yes: bool) -> Self {
         self.pack = yes;
+        self
+    }
+
+    /// Sets [`LoadOptions::embed`].
+    #[must_use]
+    pub fn embed(mut self, yes: bool) -> Self {
+        self.embed = yes;
         self
     }
 

@@ -140,6 +140,49 @@ pub enum Activation {
     Sigmoid,
     /// The square of x, and 0 where x is negative.
     SquaredRelu,
+    /// tanh(x)
+    Tanh,
+}
+
+/// Which tokens of its own text a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// All.
+    All,
+    /// Those that are at most so far away, on either side.
+    Around(usize),
+    /// Itself and those before it, as far back as this says.
+    Before(Reach),
+}
+
+impl Sees {
+    /// The tokens of a text that one of them sees.
+    pub fn range(self, token: usize, tokens: usize) -> Range<usize> {
+        match self {
+            Sees::All => 0..tokens,
+            Sees::Around(distance) => token.saturating_sub(distance)..tokens.min(token.saturating_add(distance + 1)),
+            Sees::Before(reach) => reach.first_seen(token)..token + 1,
+        }
+    }
+}
+
+/// By what a row of a table is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOf {
+    /// The token's position in its text.
+    Position,
+    /// It is the first for every token.
+    First,
+}
+
+/// What a program is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its output are logits of the token that follows.
+    #[default]
+    Generate,
+    /// Its output describe tokens. It keeps nothing from batch to batch, and takes several texts in one.
+    Embed,
 }
 
 /// From the logits of a router to how much each expert counts.
@@ -287,6 +330,15 @@ pub enum Op {
         /// The rows.
         out: SlotId,
     },
+    /// Adds a row of a table to each token's.
+    AddRow {
+        /// The table.
+        table: WeightId,
+        /// Which of its rows.
+        row: RowOf,
+        /// What it is added to.
+        to: SlotId,
+    },
     /// Keeps the rows whose logits are asked for.
     Select {
         /// All rows.
@@ -350,6 +402,27 @@ pub enum Op {
         softcap: Option<f32>,
         /// For each head one more logit, which takes part in the softmax and has no value.
         sinks: Option<WeightId>,
+        /// All heads' sums.
+        out: SlotId,
+    },
+    /// The same over the batch itself, of which each token sees its own text: nothing is kept.
+    AttendTexts {
+        /// All heads' queries.
+        queries: SlotId,
+        /// All heads' keys; each serves as many neighbouring query heads as there are more of those.
+        keys: SlotId,
+        /// All heads' values.
+        values: SlotId,
+        /// Query heads.
+        heads: usize,
+        /// Which tokens of its text a token sees.
+        sees: Sees,
+        /// Multiplied with the products of queries and keys.
+        scale: f32,
+        /// Squeezes the scaled products between plus and minus this.
+        softcap: Option<f32>,
+        /// Taken off the scaled products by distance, more in some heads than in others: see [`slope`].
+        most_bias: Option<f32>,
         /// All heads' sums.
         out: SlotId,
     },
@@ -447,11 +520,13 @@ impl Op {
     pub fn reads(&self) -> Vec<SlotId> {
         match self {
             Op::Embed { .. } => vec![],
+            Op::AddRow { to, .. } => vec![*to],
             Op::Select { input, .. } | Op::Norm { input, .. } | Op::Linear { input, .. } => vec![*input],
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
             Op::Store { keys, values, .. } => [*keys].into_iter().chain(*values).collect(),
             Op::Activate { slot, .. } | Op::Temper { slot, .. } => vec![*slot],
             Op::Attend { queries, .. } => vec![*queries],
+            Op::AttendTexts { queries, keys, values, .. } => vec![*queries, *keys, *values],
             Op::Gate { gate, up, .. } => vec![*gate, *up],
             Op::Route { logits, .. } => vec![*logits],
             Op::Experts { input, routes, .. } => [*input].into_iter().chain(*routes).collect(),
@@ -470,8 +545,9 @@ impl Op {
             }
             Op::Rotate { slot, .. } | Op::Scale { slot, .. } | Op::Softcap { slot, .. } => vec![*slot],
             Op::Activate { slot, .. } | Op::Temper { slot, .. } => vec![*slot],
+            Op::AddRow { to, .. } => vec![*to],
             Op::Store { .. } => vec![],
-            Op::Attend { out, .. } | Op::Gate { out, .. } => vec![*out],
+            Op::Attend { out, .. } | Op::AttendTexts { out, .. } | Op::Gate { out, .. } => vec![*out],
             Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
             Op::Copy { out, .. } => vec![*out],
             Op::Add { to, .. } => vec![*to],
@@ -484,6 +560,17 @@ impl Op {
             Op::Store { to: id, .. } | Op::Attend { over: id, .. } => Some(*id),
             _ => None,
         }
+    }
+}
+
+/// How much less a head counts a token for each step that it is away (ALiBi): powers of one root, of which the heads
+/// behind the last power of two have those in between.
+pub fn slope(head: usize, heads: usize, most_bias: f32) -> f32 {
+    let even = heads.max(1).ilog2();
+    let power = |exponent: f32| (-most_bias * exponent / (1u32 << even) as f32).exp2();
+    match head.checked_sub(1 << even) {
+        None => power((head + 1) as f32),
+        Some(behind) => power((2 * behind + 1) as f32 / 2.0),
     }
 }
 
@@ -501,6 +588,8 @@ pub struct Step {
 pub struct Program {
     /// The family that wrote it.
     pub architecture: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Layers.
     pub layers: usize,
     /// Tokens of the vocabulary.
@@ -588,6 +677,15 @@ impl Program {
         })
     }
 
+    /// The most positions that a text may have, as far as tables have rows for them.
+    pub fn most_positions(&self) -> usize {
+        let rows = self.steps.iter().filter_map(|step| match step.op {
+            Op::AddRow { table, row: RowOf::Position, .. } => self.weights.get(table.0).map(|weight| weight.rows),
+            _ => None,
+        });
+        rows.min().unwrap_or(usize::MAX)
+    }
+
     /// The layers whose keys and values are kept where these segments run.
     pub fn cached_layers(&self, segments: &[Segment]) -> HashSet<u32> {
         let steps = segments.iter().flat_map(|segment| self.steps.get(segment.steps.clone()).unwrap_or_default());
@@ -630,7 +728,7 @@ impl Program {
             row_bytes(product.weight).unwrap_or(0) * rows
         };
         let op_bytes = |step: &Step| match &step.op {
-            Op::Embed { table, .. } => row_bytes(*table).unwrap_or(0),
+            Op::Embed { table, .. } | Op::AddRow { table, .. } => row_bytes(*table).unwrap_or(0),
             // The result of experts is as wide as those that are used have rows.
             Op::Linear { products, .. } | Op::Experts { products, .. } => products.iter().map(product_bytes).sum(),
             _ => 0,
@@ -651,6 +749,10 @@ impl Program {
         let (slot, weight) = (|id: &SlotId| self.slot(*id), |id: &WeightId| self.weight(*id));
         match op {
             Op::Embed { table, out } => write!(f, "embed     {} = {}[token]", slot(out), weight(table)),
+            Op::AddRow { table, row, to } => {
+                let row = if *row == RowOf::Position { "position" } else { "0" };
+                write!(f, "add row   {} += {}[{row}]", slot(to), weight(table))
+            }
             Op::Select { input, out } => write!(f, "select    {} = rows of {} with outputs", slot(out), slot(input)),
             Op::Norm { kind, input, group, weight: by, bias, out, .. } => {
                 let kind = format!("{kind:?}").to_lowercase();
@@ -698,6 +800,14 @@ impl Program {
                     Reach::Window(positions) => write!(f, ", window {positions})"),
                     Reach::Chunk(positions) => write!(f, ", chunks of {positions})"),
                 }
+            }
+            Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } => {
+                let sees = format!("{sees:?}").to_lowercase();
+                write!(f, "attend    {} = {} over {}, {} ", slot(out), slot(queries), slot(keys), slot(values))?;
+                write!(f, "({heads} heads, scale {scale}, sees {sees}")?;
+                softcap.iter().try_for_each(|cap| write!(f, ", softcap {cap}"))?;
+                most_bias.iter().try_for_each(|bias| write!(f, ", bias up to {bias}"))?;
+                write!(f, ")")
             }
             Op::Gate { activation, gate, up, out } => {
                 let activation = format!("{activation:?}").to_lowercase();

@@ -50,7 +50,7 @@ impl Both {
         for &count in batches {
             let (tokens, later) = rest.split_at(count);
             rest = later;
-            let batch = Batch { tokens, outputs: &[count - 1] };
+            let batch = Batch { tokens, outputs: &[count - 1], texts: &[] };
             let expected = self.plain.run(batch, &mut plain, &mut plain_memory).unwrap();
             let found = self.fast.run(batch, &mut fast, &mut fast_memory).unwrap();
             let square = |x: f32| f64::from(x).powi(2);

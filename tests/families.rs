@@ -46,7 +46,7 @@ fn expected(variant: &Variant) -> Vec<f32> {
     let cache = Cache::new(CacheGroup::of_program(&program), CacheLimits::new(TOKENS as u32)).unwrap();
     let (mut sequence, mut memory) = (cache.sequence(), PageMemory::new(&cache, CacheFormat::F32).unwrap());
     let outputs: Vec<usize> = (0..TOKENS).collect();
-    let batch = Batch { tokens: &tokens(), outputs: &outputs };
+    let batch = Batch { tokens: &tokens(), outputs: &outputs, texts: &[] };
     Reference::new(file, program).unwrap().run(batch, &mut sequence, &mut memory).unwrap()
 }
 
@@ -67,7 +67,7 @@ fn check(variant: &Variant, options: &LoadOptions, gpu: &Gpu, expected: &[f32], 
         let mut logits = vec![];
         for tokens in tokens().chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            logits.extend(engine.run(Batch { tokens, outputs: &outputs }, &mut sequence).unwrap());
+            logits.extend(engine.run(Batch { tokens, outputs: &outputs, texts: &[] }, &mut sequence).unwrap());
         }
         let (error, plan) = (nmse(&logits, expected), engine.plan());
         assert!(error <= NMSE, "{} by {chunk}: NMSE {error:e}, {:?}:\n{plan}", variant.name, options.offload);

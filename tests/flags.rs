@@ -2,16 +2,17 @@
 
 mod example;
 
-use example::{error, example, model};
+use example::{error, example, model as model_path};
 
 /// The examples, each with the arguments that it cannot do without.
 fn commands() -> Vec<(&'static str, Vec<String>)> {
     let out = std::env::temp_dir().join(format!("kiln-flags-{}.f32", std::process::id()));
-    let model = ["--model".to_owned(), model("llama.gguf")];
+    let model = ["--model".to_owned(), model_path("llama.gguf")];
     let with = |more: &[&str]| model.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect();
     vec![
         ("chat", with(&["--prompt", "the fox", "--max-tokens", "2"])),
         ("logits", with(&["--tokens", "1 2 3", "--out", out.to_str().unwrap()])),
+        ("embed", vec!["--model".into(), model_path("bert.gguf"), "the fox".into()]),
         ("bench", with(&["--pp", "3", "--tg", "2", "--reps", "1"])),
     ]
 }

@@ -91,7 +91,9 @@ impl Golden {
         let mut logits = Vec::new();
         for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            logits.extend(executor.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory).unwrap());
+            logits.extend(
+                executor.run(Batch { tokens, outputs: &outputs, texts: &[] }, &mut sequence, &mut memory).unwrap(),
+            );
         }
         logits
     }
@@ -108,7 +110,9 @@ impl Golden {
         let mut logits = Vec::new();
         for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            logits.extend(self.model.run(Batch { tokens, outputs: &outputs }, &mut sequence, &mut memory).unwrap());
+            logits.extend(
+                self.model.run(Batch { tokens, outputs: &outputs, texts: &[] }, &mut sequence, &mut memory).unwrap(),
+            );
         }
         logits
     }
@@ -131,7 +135,7 @@ impl Golden {
         let mut done = 0;
         while tokens.len() < self.tokens.len() + count {
             let fresh = &tokens[done..];
-            let batch = Batch { tokens: fresh, outputs: &[fresh.len() - 1] };
+            let batch = Batch { tokens: fresh, outputs: &[fresh.len() - 1], texts: &[] };
             let logits = self.model.run(batch, &mut sequence, &mut memory).unwrap();
             done = tokens.len();
             tokens.push(argmax(&logits));

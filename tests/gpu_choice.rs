@@ -64,7 +64,7 @@ fn candidates_are_the_likeliest_and_guesses_what_a_sampler_draws() {
         for seed in 0..40 {
             let tokens: Vec<u32> = (0..1 + seed % 5).map(|i| ((seed * 31 + i * 7) % 3000) as u32).collect();
             let outputs = &[tokens.len() - 1];
-            let batch = Batch { tokens: &tokens, outputs };
+            let batch = Batch { tokens: &tokens, outputs, texts: &[] };
             let mut logits = wait(&gpu, executor.run(batch, &mut cache.sequence())).unwrap();
             assert_eq!(logits.len(), VOCABULARY);
             let mut order: Vec<u32> = (0..VOCABULARY as u32).collect();
@@ -116,7 +116,8 @@ fn steps_that_go_ahead_give_what_steps_in_turn_give() {
                 let mut next = prompt.to_vec();
                 for _ in 0..40 {
                     let outputs = &[next.len() - 1];
-                    let logits = wait(&gpu, executor.run(Batch { tokens: &next, outputs }, &mut sequence)).unwrap();
+                    let logits =
+                        wait(&gpu, executor.run(Batch { tokens: &next, outputs, texts: &[] }, &mut sequence)).unwrap();
                     let sampler = &mut Sampler::new(&SamplerOptions::greedy(), VOCABULARY, 0).unwrap();
                     next = vec![sampler.sample(&mut logits.clone()).unwrap()];
                     tokens.extend(&next);

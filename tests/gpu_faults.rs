@@ -71,7 +71,7 @@ fn batches(tokens: &[u32], lengths: &[usize], mut run: impl FnMut(Batch) -> Resu
     for length in lengths.iter().cycle() {
         let (tokens, later) = rest.split_at(rest.len().min(*length));
         let outputs: Vec<usize> = (0..tokens.len()).collect();
-        logits.extend(run(Batch { tokens, outputs: &outputs })?);
+        logits.extend(run(Batch { tokens, outputs: &outputs, texts: &[] })?);
         rest = later;
         if rest.is_empty() {
             break;
@@ -103,7 +103,7 @@ fn steps_make_no_objects() {
         let mut executor = world.load(&gpu, 32).unwrap();
         let mut sequence = world.cache.sequence();
         let mut run = |tokens: &[u32], outputs: &[usize]| {
-            wait(&gpu, executor.run(Batch { tokens, outputs }, &mut sequence)).unwrap()
+            wait(&gpu, executor.run(Batch { tokens, outputs, texts: &[] }, &mut sequence)).unwrap()
         };
         run(&[1], &[0]);
         let made = gpu.objects_made();
@@ -175,9 +175,9 @@ fn a_step_that_finds_no_room_leaves_the_sequence_as_it_was() {
         let world = World::new(&thin(), 128);
         let (mut executor, tokens) = (world.load(&gpu, 16).unwrap(), tokens(60, Sizes::VOCABULARY));
         let mut sequence = world.cache.sequence();
-        wait(&gpu, executor.run(Batch { tokens: &tokens[..40], outputs: &[39] }, &mut sequence)).unwrap();
+        wait(&gpu, executor.run(Batch { tokens: &tokens[..40], outputs: &[39], texts: &[] }, &mut sequence)).unwrap();
         gpu.order_fault(1, Fault::Memory);
-        let rest = Batch { tokens: &tokens[40..], outputs: &Vec::from_iter(0..20) };
+        let rest = Batch { tokens: &tokens[40..], outputs: &Vec::from_iter(0..20), texts: &[] };
         let error = wait(&gpu, executor.run(rest, &mut sequence)).unwrap_err();
         let Error::GpuMemory { what, bytes } = &error else { panic!("{error}") };
         assert_eq!((what.as_str(), *bytes, sequence.len()), ("results of a step", 16 * 128 * 4, 40));
@@ -270,7 +270,10 @@ fn a_step_without_outputs_on_a_lost_device_is_an_error() {
         let mut sequence = world.cache.sequence();
         gpu.device().destroy();
         for _ in 0..2 {
-            assert!(is_lost(wait(&gpu, executor.run(Batch { tokens: &[1; 20], outputs: &[] }, &mut sequence))));
+            assert!(is_lost(wait(
+                &gpu,
+                executor.run(Batch { tokens: &[1; 20], outputs: &[], texts: &[] }, &mut sequence)
+            )));
             assert_eq!((sequence.len(), sequence.reserved()), (0, 0));
         }
     }
@@ -386,7 +389,7 @@ fn batches_that_cannot_be_run_are_errors_as_on_the_cpu() {
         let mut sequences = [world.cache.sequence(), world.cache.sequence()];
         let mut both = |tokens: &[u32], outputs: &[usize]| {
             let [on_cpu, on_gpu] = &mut sequences;
-            let batch = Batch { tokens, outputs };
+            let batch = Batch { tokens, outputs, texts: &[] };
             let expected = cpu.run(batch, on_cpu, &mut memory).map_err(|error| error.to_string());
             let found = wait(&gpu, executor.run(batch, on_gpu)).map_err(|error| error.to_string());
             assert_eq!((on_gpu.len(), on_gpu.reserved()), (on_cpu.len(), on_cpu.reserved()));
@@ -479,9 +482,9 @@ fn a_run_that_is_given_up_does_no_harm() {
         let world = World::new(&thin(), 128);
         let (mut executor, tokens) = (world.load(&gpu, 16).unwrap(), tokens(50, Sizes::VOCABULARY));
         let mut trunk = world.cache.sequence();
-        wait(&gpu, executor.run(Batch { tokens: &tokens[..40], outputs: &[39] }, &mut trunk)).unwrap();
+        wait(&gpu, executor.run(Batch { tokens: &tokens[..40], outputs: &[39], texts: &[] }, &mut trunk)).unwrap();
         let mut branch: Sequence = trunk.fork();
-        let rest = Batch { tokens: &tokens[40..], outputs: &Vec::from_iter(0..10) };
+        let rest = Batch { tokens: &tokens[40..], outputs: &Vec::from_iter(0..10), texts: &[] };
         {
             // Polled once: what was submitted is on its way, and nobody will hear of it.
             let mut run = std::pin::pin!(sendable(executor.run(rest, &mut branch)));

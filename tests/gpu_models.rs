@@ -69,7 +69,7 @@ impl Golden {
         let mut logits = vec![];
         for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            let batch = Batch { tokens, outputs: &outputs };
+            let batch = Batch { tokens, outputs: &outputs, texts: &[] };
             logits.extend(wait(gpu, executor.run(batch, &mut sequence)).unwrap());
         }
         logits
@@ -96,7 +96,7 @@ impl Golden {
     fn likeliest(&self, count: usize, mut run: impl FnMut(Batch) -> Vec<f32>) -> Vec<u32> {
         let (mut fresh, mut found) = (self.tokens.clone(), vec![]);
         for _ in 0..count {
-            let best = argmax(&run(Batch { tokens: &fresh, outputs: &[fresh.len() - 1] }));
+            let best = argmax(&run(Batch { tokens: &fresh, outputs: &[fresh.len() - 1], texts: &[] }));
             found.push(best);
             fresh = vec![best];
         }

@@ -34,7 +34,7 @@ impl Table {
 
     /// Looks up tokens with the table split into two parts, and compares.
     fn check(&self, gpu: &Gpu, ids: &[u32]) {
-        let (columns, variant) = (self.columns, embed::variant(&self.layout));
+        let (columns, variant) = (self.columns, embed::variant(&self.layout, false));
         let (start, stride, factor) = (5, columns + 3, 1.5);
         let mut out = bytes_of(&vec![UNTOUCHED; start + ids.len() * stride]);
         let middle = self.rows.len() / 2;

@@ -98,7 +98,7 @@ impl World {
         let mut logits = vec![];
         for tokens in self.tokens.chunks(chunk) {
             let outputs: Vec<usize> = (0..tokens.len()).collect();
-            logits.extend(engine.run(Batch { tokens, outputs: &outputs }, &mut sequence).unwrap());
+            logits.extend(engine.run(Batch { tokens, outputs: &outputs, texts: &[] }, &mut sequence).unwrap());
         }
         logits
     }
@@ -107,10 +107,11 @@ impl World {
     fn follow(&self, engine: &Engine) -> Vec<u32> {
         let mut sequence = engine.cache().sequence();
         let (first, last) = self.tokens.split_at(self.tokens.len() / 2);
-        engine.run(Batch { tokens: first, outputs: &[] }, &mut sequence).unwrap();
+        engine.run(Batch { tokens: first, outputs: &[], texts: &[] }, &mut sequence).unwrap();
         let (mut fresh, mut found) = (last.to_vec(), vec![]);
         for _ in &self.greedy {
-            let logits = engine.run(Batch { tokens: &fresh, outputs: &[fresh.len() - 1] }, &mut sequence).unwrap();
+            let logits =
+                engine.run(Batch { tokens: &fresh, outputs: &[fresh.len() - 1], texts: &[] }, &mut sequence).unwrap();
             let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap().0 as u32;
             found.push(best);
             fresh = vec![best];

@@ -44,7 +44,7 @@ fn load(folder: &Folder, layers: u64, case: usize) -> Engine {
     let tokens: Vec<u32> = (0..CONTEXT).collect();
     let mut sequence = engine.cache().sequence();
     for tokens in tokens.chunks(CHUNK_TOKENS) {
-        engine.run(Batch { tokens, outputs: &[tokens.len() - 1] }, &mut sequence).unwrap();
+        engine.run(Batch { tokens, outputs: &[tokens.len() - 1], texts: &[] }, &mut sequence).unwrap();
     }
     engine
 }

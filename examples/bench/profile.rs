@@ -67,18 +67,21 @@ impl Plan {
         let mut sequence = cache.sequence();
         if self.depth > 0 {
             eprintln!("profile: {} tokens before", self.depth);
-            wait(gpu, executor.run(Batch { tokens: &tokens.take(self.depth), outputs: &[] }, &mut sequence))?;
+            wait(
+                gpu,
+                executor.run(Batch { tokens: &tokens.take(self.depth), outputs: &[], texts: &[] }, &mut sequence),
+            )?;
         }
         let (chunk, token) = (tokens.take(self.prompt), tokens.take(1));
         let first = self.step(&mut executor, &chunk, &mut sequence)?;
-        wait(gpu, executor.run(Batch { tokens: &chunk, outputs: &[] }, &mut sequence))?;
+        wait(gpu, executor.run(Batch { tokens: &chunk, outputs: &[], texts: &[] }, &mut sequence))?;
         Ok([first, self.step(&mut executor, &token, &mut sequence)?])
     }
 
     /// The medians of a step that is run as a whole and kernel by kernel, and taken back.
     fn step(&self, executor: &mut GpuExecutor, tokens: &[u32], sequence: &mut Sequence) -> kiln::Result<Step> {
         let gpu = executor.gpu().clone();
-        let (depth, batch) = (sequence.len(), Batch { tokens, outputs: &[tokens.len() - 1] });
+        let (depth, batch) = (sequence.len(), Batch { tokens, outputs: &[tokens.len() - 1], texts: &[] });
         let (mut times, mut profiles) = (vec![], vec![]);
         // The first run warms up.
         for rep in 0..=self.reps.get() {

@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::cache::{LayerPlace, PageCopy, Sequence};
 use crate::error::Error;
-use crate::program::{KeyValuesId, Program, Rows, Slot};
+use crate::program::{KeyValuesId, Program, Purpose, Rows, Slot};
+use std::ops::Range;
 
 /// Tokens to run, which follow those of the sequence.
 #[derive(Debug, Clone, Copy)]
@@ -12,9 +13,28 @@ pub struct Batch<'a> {
     pub tokens: &'a [u32],
     /// The tokens, as indices, whose logits are wanted, in ascending order.
     pub outputs: &'a [usize],
+    /// The lengths of the texts that the tokens are, one behind the other; none if they are a single one. Only programs
+    /// that keep nothing take several.
+    pub texts: &'a [usize],
 }
 
 impl<'a> Batch<'a> {
+    /// The tokens of each text.
+    pub(super) fn text_ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let whole = [self.tokens.len()];
+        let lengths = if self.texts.is_empty() { whole.to_vec() } else { self.texts.to_vec() };
+        lengths.into_iter().scan(0, |end, length| {
+            let start = *end;
+            *end += length;
+            Some(start..*end)
+        })
+    }
+
+    /// The position of each token, in a sequence that has `start` positions before the batch.
+    pub(super) fn positions(&self, start: usize) -> impl Iterator<Item = usize> {
+        self.text_ranges().flat_map(move |text| start..start + text.len())
+    }
+
     /// How many rows there are of a kind.
     pub(super) fn rows(&self, kind: Rows) -> usize {
         match kind {
@@ -75,21 +95,43 @@ impl<'a> Batch<'a> {
         if !self.outputs.is_sorted_by(|output, next| output < next) {
             return wrong("outputs", format!("{:?}", self.outputs), "indices in ascending order".into());
         }
-        match self.outputs.iter().find(|&&output| output >= self.tokens.len()) {
-            Some(output) => wrong("output", output.to_string(), format!("an index below {}", self.tokens.len())),
+        if let Some(output) = self.outputs.iter().find(|&&output| output >= self.tokens.len()) {
+            return wrong("output", output.to_string(), format!("an index below {}", self.tokens.len()));
+        }
+        self.check_texts(program)
+    }
+
+    /// Refuses texts that the tokens are not, or are too long, and several where one follows the other.
+    fn check_texts(&self, program: &Program) -> Result<()> {
+        let wrong = |found: String, expected: String| Err(Error::Model { subject: "texts".into(), found, expected });
+        let tokens: usize = self.texts.iter().sum();
+        if !self.texts.is_empty() && (tokens != self.tokens.len() || self.texts.contains(&0)) {
+            return wrong(format!("{:?} tokens", self.texts), format!("{} in all, some in each", self.tokens.len()));
+        }
+        if program.purpose != Purpose::Embed {
+            let expected = "one: the program keeps what it has read".into();
+            return if self.texts.len() > 1 { wrong(self.texts.len().to_string(), expected) } else { Ok(()) };
+        }
+        let most = program.most_positions();
+        match self.text_ranges().find(|text| text.len() > most) {
+            Some(text) => wrong(format!("one of {} tokens", text.len()), format!("at most {most} in each")),
             None => Ok(()),
         }
     }
 
-    /// Finds pages for the batch. Returns the copies that must be made before anything is stored.
+    /// Finds pages for the batch, where something is kept. Returns the copies that must be made before anything is stored.
     pub fn begin(&self, program: &Program, sequence: &mut Sequence) -> Result<Vec<PageCopy>> {
         self.check(program)?;
+        if program.purpose == Purpose::Embed {
+            return Ok(vec![]);
+        }
         sequence.reserve(self.len_tokens())
     }
 
     /// Lets the sequence grow by the batch if all went well. If it did not, the sequence is what it was before.
-    pub fn end<T>(&self, sequence: &mut Sequence, result: Result<T>) -> Result<T> {
+    pub fn end<T>(&self, program: &Program, sequence: &mut Sequence, result: Result<T>) -> Result<T> {
         match &result {
+            _ if program.purpose == Purpose::Embed => {}
             Ok(_) => sequence.commit(self.len_tokens())?,
             Err(_) => sequence.truncate(sequence.len())?,
         }

@@ -10,8 +10,8 @@ use super::tensors::Tensors;
 use crate::Result;
 use crate::error::Error;
 use crate::program::{
-    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Reach, Rope, RopeId, RopeStyle, Rows, Slot,
-    SlotId, Step, WeightId, Yarn,
+    Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Purpose, Reach, Rope, RopeId, RopeStyle, Rows,
+    Sees, Slot, SlotId, Step, WeightId, Yarn,
 };
 pub(super) use experts::Experts;
 pub(super) use latent::Latent;
@@ -19,6 +19,10 @@ pub(super) use latent::Latent;
 /// In what a family differs from plain llama.
 pub(super) struct Decoder {
     options: ProgramOptions,
+    /// What the program is for. One that embeds ends before the logits.
+    pub purpose: Purpose,
+    /// Whether tokens see only what is before them.
+    pub causal: bool,
     pub rope_style: RopeStyle,
     /// Which layers rotate queries and keys.
     pub rotates: Vec<bool>,
@@ -88,13 +92,23 @@ impl Window {
     /// What the metadata say: windows on all layers but each `every`-th, if the file does not name the layers. There
     /// are none if the window has no positions.
     pub fn read(hyper: &Hyper, positions: usize, every: usize) -> Result<Option<Self>> {
+        Self::read_from(hyper, positions, every, |layer, every| layer % every + 1 < every)
+    }
+
+    /// The same where other layers have them, if the file does not name those.
+    pub fn read_from(
+        hyper: &Hyper,
+        positions: usize,
+        every: usize,
+        is_on: fn(usize, usize) -> bool,
+    ) -> Result<Option<Self>> {
         const PATTERN: &str = "attention.sliding_window_pattern";
         let positions = hyper.optional("attention.sliding_window")?.unwrap_or(positions);
         let on = match hyper.flags(PATTERN)? {
             Some(layers) => layers,
             None => {
                 let every = hyper.optional(PATTERN)?.unwrap_or(every);
-                (0..hyper.layers).map(|layer| every == 0 || layer % every + 1 < every).collect()
+                (0..hyper.layers).map(|layer| every == 0 || is_on(layer, every)).collect()
             }
         };
         Ok((positions > 0).then_some(Window { reach: Reach::Window(positions), on, rope: None, head: None }))
@@ -132,6 +146,8 @@ impl Decoder {
     pub fn new(hyper: &Hyper, options: ProgramOptions) -> Self {
         Decoder {
             options,
+            purpose: Purpose::Generate,
+            causal: true,
             rope_style: RopeStyle::Adjacent,
             rotates: vec![true; hyper.layers],
             rope_magnitude: None,
@@ -173,6 +189,7 @@ impl Decoder {
         let program = writer.program;
         Ok(Program {
             architecture: hyper.architecture.clone(),
+            purpose: self.purpose,
             layers: hyper.layers,
             vocabulary: hyper.vocabulary,
             context: hyper.context,
@@ -182,7 +199,7 @@ impl Decoder {
     }
 
     /// The rotation of global layers and, if it is another, of windowed ones.
-    fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
+    pub fn ropes(&self, hyper: &Hyper, tensors: &Tensors) -> Result<Vec<Rope>> {
         let long = self.options.context > hyper.scaling.original_context;
         let table = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
         let mut factors = tensors.optional_vector("rope_freqs.weight", hyper.rope_dimensions / 2)?;
@@ -212,21 +229,21 @@ impl Decoder {
 }
 
 /// Writes steps in order.
-struct Writer<'a, 'f> {
-    flags: &'a Decoder,
-    hyper: &'a Hyper<'a>,
-    tensors: &'a Tensors<'f>,
-    program: Program,
-    layer: Option<usize>,
+pub(super) struct Writer<'a, 'f, F = Decoder> {
+    pub flags: &'a F,
+    pub hyper: &'a Hyper<'a>,
+    pub tensors: &'a Tensors<'f>,
+    pub program: Program,
+    pub layer: Option<usize>,
 }
 
 /// The slots of one number of rows.
 #[derive(Clone, Copy)]
-struct Stream {
-    residual: SlotId,
-    normed: SlotId,
+pub(super) struct Stream {
+    pub residual: SlotId,
+    pub normed: SlotId,
     /// What attention or feed-forward adds to the residual stream.
-    branch: SlotId,
+    pub branch: SlotId,
 }
 
 impl Writer<'_, '_> {
@@ -251,6 +268,10 @@ impl Writer<'_, '_> {
         }
         self.layer = None;
         self.norm("output_norm", stream.residual, stream.normed, hyper.width)?;
+        if flags.purpose == Purpose::Embed {
+            self.program.output = Some(stream.normed);
+            return Ok(());
+        }
         // Many models multiply with the embedding table once more at the end.
         let output = self.tensors.optional("output.weight", hyper.width, hyper.vocabulary)?;
         let bias = self.tensors.optional_vector("output.bias", hyper.vocabulary)?;
@@ -293,7 +314,11 @@ impl Writer<'_, '_> {
 
         let input = self.pre_norm(layer, flags.attention_norm, stream)?;
         let products = match earlier {
-            None => self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), ("attn_v", values)])?,
+            None => {
+                let has_values = !flags.keys_as_values || self.tensors.has(&format!("blk.{layer}.attn_v.weight"));
+                let made_by = if has_values { "attn_v" } else { "attn_k" };
+                self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), (made_by, values)])?
+            }
             Some(_) => vec![self.product(layer, "attn_q", hyper.width, queries)?],
         };
         self.push(Op::Linear { input, products });
@@ -312,30 +337,9 @@ impl Writer<'_, '_> {
         if flags.norm_after_rotation {
             self.query_key_norm(layer, own, key_size)?;
         }
-        let over = earlier.unwrap_or(KeyValuesId(self.program.key_values.len()));
-        if earlier.is_none() {
-            let reach = windowed.map_or(Reach::All, |window| window.reach);
-            self.program.key_values.push(KeyValues {
-                layer,
-                heads: kv_heads,
-                key_size,
-                value_size,
-                values_in_keys: false,
-                reach,
-            });
-            self.push(Op::Store { keys, values: Some(values), to: over });
-        }
-        if let Some(Temper { slope, interval, offset, .. }) =
-            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
-        {
-            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
-        }
-        let (scale, softcap) = (flags.attention_scale, flags.attention_softcap);
-        let sinks = match flags.sinks {
-            true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
-            false => None,
-        };
-        self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out: sums });
+        let reach = windowed.map_or(Reach::All, |window| window.reach);
+        let kept = KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, reach };
+        self.attend([queries, keys, values, sums], kept, earlier)?;
         self.leave_attention(layer, sums, stream, last)
     }
 
@@ -383,6 +387,50 @@ impl Writer<'_, '_> {
         }
     }
 
+    /// Sums of the values that tokens see: over what is kept from batch to batch, perhaps by an earlier layer, or over the
+    /// batch's texts.
+    fn attend(
+        &mut self,
+        [queries, keys, values, out]: [SlotId; 4],
+        kept: KeyValues,
+        earlier: Option<KeyValuesId>,
+    ) -> Result<()> {
+        let (flags, KeyValues { layer, reach, .. }) = (self.flags, kept);
+        let (heads, scale, softcap) = (self.hyper.heads[layer], flags.attention_scale, flags.attention_softcap);
+        let over = earlier.unwrap_or(KeyValuesId(self.program.key_values.len()));
+        if flags.purpose == Purpose::Generate && earlier.is_none() {
+            self.program.key_values.push(kept);
+            self.push(Op::Store { keys, values: Some(values), to: over });
+        }
+        if let Some(Temper { slope, interval, offset, .. }) =
+            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
+        {
+            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
+        }
+        let sinks = match flags.sinks {
+            true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
+            false => None,
+        };
+        if flags.purpose == Purpose::Generate {
+            self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out });
+            return Ok(());
+        }
+        if sinks.is_some() || earlier.is_some() {
+            return Err(Error::Model {
+                subject: format!("{} as an embedder", self.hyper.architecture),
+                found: "sinks of attention, or layers that share keys and values".into(),
+                expected: "none: embedders do without, for now".into(),
+            });
+        }
+        let sees = match reach {
+            Reach::Window(positions) if !flags.causal => Sees::Around(positions / 2),
+            _ if !flags.causal => Sees::All,
+            reach => Sees::Before(reach),
+        };
+        self.push(Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias: None, out });
+        Ok(())
+    }
+
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
         let flags = self.flags;
         let input = match flags.parallel {
@@ -419,6 +467,20 @@ impl Writer<'_, '_> {
         let product = self.product(layer, &name("down"), inner, out)?;
         self.push(Op::Linear { input: gate, products: vec![product] });
         Ok(())
+    }
+
+    /// A norm by a weight of this name, and its bias if there is one.
+    fn norm(&mut self, name: &str, input: SlotId, out: SlotId, group: usize) -> Result<()> {
+        let weight = self.tensors.vector(&format!("{name}.weight"), group)?;
+        let bias = self.tensors.optional_vector(&format!("{name}.bias"), group)?;
+        self.push_norm(input, out, group, [Some(weight), bias]);
+        Ok(())
+    }
+
+    fn push_norm(&mut self, input: SlotId, out: SlotId, group: usize, [weight, bias]: [Option<WeightId>; 2]) {
+        let (kind, hyper) = (self.flags.norm, self.hyper);
+        let epsilon = if kind == NormKind::Layer { hyper.layer_epsilon } else { hyper.epsilon };
+        self.push(Op::Norm { kind, input, group, epsilon, weight, bias, out });
     }
 
     /// Normalises the residual stream, where the family does, and says which slot to go on with.
@@ -463,24 +525,23 @@ impl Writer<'_, '_> {
         self.push(Op::Add { from: stream.branch, to: stream.residual });
         Ok(())
     }
+}
 
+/// What all programs are written with.
+impl<F> Writer<'_, '_, F> {
     /// The three matrices of attention, in one tensor or three.
-    fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
+    pub fn query_key_value(&self, layer: usize, parts: [(&str, SlotId); 3]) -> Result<Vec<Product>> {
         if self.tensors.has(&format!("blk.{layer}.attn_qkv.weight")) {
             for (name, _) in &parts {
                 self.tensors.refuse(&format!("blk.{layer}.{name}.bias"), "`attn_qkv.bias` beside a fused weight")?;
             }
             return self.stacked(layer, "attn_qkv", self.hyper.width, &parts.map(|(_, slot)| slot));
         }
-        let mut parts = parts;
-        if self.flags.keys_as_values && !self.tensors.has(&format!("blk.{layer}.{}.weight", parts[2].0)) {
-            parts[2].0 = parts[1].0;
-        }
         parts.iter().map(|(name, slot)| self.product(layer, name, self.hyper.width, *slot)).collect()
     }
 
     /// A tensor that holds several matrices one above the other.
-    fn stacked(&self, layer: usize, name: &str, columns: usize, outs: &[SlotId]) -> Result<Vec<Product>> {
+    pub fn stacked(&self, layer: usize, name: &str, columns: usize, outs: &[SlotId]) -> Result<Vec<Product>> {
         let rows = outs.iter().map(|&out| self.width(out)).sum();
         let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
         let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
@@ -494,28 +555,14 @@ impl Writer<'_, '_> {
     }
 
     /// A matrix, and its bias if there is one.
-    fn product(&self, layer: usize, name: &str, columns: usize, out: SlotId) -> Result<Product> {
+    pub fn product(&self, layer: usize, name: &str, columns: usize, out: SlotId) -> Result<Product> {
         let rows = self.width(out);
         let weight = self.tensors.matrix(&format!("blk.{layer}.{name}.weight"), columns, rows)?;
         let bias = self.tensors.optional_vector(&format!("blk.{layer}.{name}.bias"), rows)?;
         Ok(Product { weight, first_row: 0, bias, out })
     }
 
-    /// A norm by a weight of this name, and its bias if there is one.
-    fn norm(&mut self, name: &str, input: SlotId, out: SlotId, group: usize) -> Result<()> {
-        let weight = self.tensors.vector(&format!("{name}.weight"), group)?;
-        let bias = self.tensors.optional_vector(&format!("{name}.bias"), group)?;
-        self.push_norm(input, out, group, [Some(weight), bias]);
-        Ok(())
-    }
-
-    fn push_norm(&mut self, input: SlotId, out: SlotId, group: usize, [weight, bias]: [Option<WeightId>; 2]) {
-        let (kind, hyper) = (self.flags.norm, self.hyper);
-        let epsilon = if kind == NormKind::Layer { hyper.layer_epsilon } else { hyper.epsilon };
-        self.push(Op::Norm { kind, input, group, epsilon, weight, bias, out });
-    }
-
-    fn stream(&mut self, rows: Rows) -> Stream {
+    pub fn stream(&mut self, rows: Rows) -> Stream {
         let width = self.hyper.width;
         Stream {
             residual: self.slot("x", width, rows),
@@ -525,7 +572,7 @@ impl Writer<'_, '_> {
     }
 
     /// The slot of this name and these sizes, which all layers share.
-    fn slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
+    pub fn slot(&mut self, name: &'static str, width: usize, rows: Rows) -> SlotId {
         let slot = Slot { name, width, rows };
         let slots = &mut self.program.slots;
         SlotId(slots.iter().position(|known| *known == slot).unwrap_or_else(|| {
@@ -544,11 +591,11 @@ impl Writer<'_, '_> {
         SlotId(self.program.slots.len() - 1)
     }
 
-    fn width(&self, slot: SlotId) -> usize {
+    pub fn width(&self, slot: SlotId) -> usize {
         self.program.slots[slot.0].width
     }
 
-    fn push(&mut self, op: Op) {
+    pub fn push(&mut self, op: Op) {
         self.program.steps.push(Step { layer: self.layer, op });
     }
 }

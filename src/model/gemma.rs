@@ -2,13 +2,14 @@
 //! and windows on every other layer; the third drops the softcaps, normalises queries and keys, and has five windowed
 //! layers, which rotate faster, to each global one. In the fourth those have smaller heads too, values are normalised,
 //! the last layers may go without keys and values of their own, and each layer may be given an input of its own.
+//! Gemma 3 is an encoder, too.
 
 use super::decoder::{Decoder, QueryKeyNorm, Window};
 use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::error::Error;
-use crate::program::{Activation, RopeStyle};
+use crate::program::{Activation, Purpose, RopeStyle};
 
 pub(super) fn gemma(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
     decoder.rope_style = RopeStyle::Halves;
@@ -100,6 +101,15 @@ fn near_head(hyper: &Hyper) -> Result<(usize, usize)> {
 fn softcap(hyper: &Hyper, name: &str, default: f32) -> Result<Option<f32>> {
     let cap = hyper.number(name)?.unwrap_or(default);
     Ok((cap != 0.0).then_some(cap))
+}
+
+/// Gemma 3 for embeddings: tokens see those around them, and the program ends before the logits.
+pub(super) fn embedding(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    gemma3(hyper, tensors, decoder)?;
+    decoder.purpose = Purpose::Embed;
+    decoder.causal = false;
+    decoder.attention_scale = 1.0 / (hyper.key_size as f32).sqrt();
+    Ok(())
 }
 
 /// The models of 27 billion parameters, known by their layers, scale by width and heads, not by the size of a head.

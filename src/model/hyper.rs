@@ -160,6 +160,18 @@ impl<'m> Hyper<'m> {
         }
     }
 
+    /// A text.
+    pub fn text(&self, name: &str) -> Result<Option<&'m str>> {
+        self.metadata.str(&self.key(name))
+    }
+
+    /// How many types of tokens there are: the tokenizer counts them.
+    pub fn token_types(&self) -> Result<usize> {
+        const TYPES: &str = "tokenizer.ggml.token_type_count";
+        let types = self.metadata.u32(TYPES)?.filter(|&types| types > 0);
+        types.map(|types| types as usize).ok_or_else(|| Error::metadata(TYPES, "nothing", "a positive number"))
+    }
+
     /// A yes or no.
     pub fn flag(&self, name: &str) -> Result<Option<bool>> {
         self.metadata.bool(&self.key(name))
@@ -227,10 +239,6 @@ impl<'m> Hyper<'m> {
         if !self.rope_dimensions.is_multiple_of(2) || self.rope_dimensions > self.key_size {
             let expected = format!("an even number up to the {} of a key", self.key_size);
             return wrong("rope.dimension_count", self.rope_dimensions.to_string(), expected);
-        }
-        if self.flag("attention.causal")? == Some(false) {
-            let expected = "true: attention to later tokens is not supported yet";
-            return wrong("attention.causal", "false".into(), expected.into());
         }
         if !(self.rope_base > 0.0 && self.rope_base.is_finite()) {
             return wrong("rope.freq_base", self.rope_base.to_string(), "a positive number".into());

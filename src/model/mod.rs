@@ -1,16 +1,20 @@
 //! From a file to a program: hyper-parameters and flags from the metadata, and the steps that a family makes of them.
 //!
 //! [`program`] is the way in. `hyper` reads what all families share, `tensors` finds weights and checks their shapes,
-//! and `decoder` writes the steps of a decoder-only transformer. A family is a small file that sets the flags in which
-//! it differs (`decoder::Decoder`); no family has a forward pass of its own. [`facts()`] tells a file's size and kind.
+//! `decoder` writes the steps of a decoder-only transformer, and `encoder` those of one that reads whole texts. A family
+//! is a small file that sets the flags in which it differs (`decoder::Decoder`, `encoder::Encoder`); no family has a
+//! forward pass of its own. [`facts()`] tells a file's size and kind, [`pooling()`] and [`head()`] how one vector comes of
+//! what describes the tokens of a text.
 //!
 //! Everything that a program refers to is checked here, so backends can rely on it: a missing tensor, a wrong shape, an
 //! unknown architecture or kind of rope is an error that names it.
 
+mod bert;
 mod bitnet;
 mod cohere;
 mod decoder;
 mod deepseek2;
+mod encoder;
 mod exaone;
 mod experts;
 mod facts;
@@ -19,11 +23,13 @@ mod gemma;
 mod glm4;
 mod gpt_oss;
 mod granite;
+mod head;
 mod hunyuan;
 mod hyper;
 mod llama;
 mod llama4;
 mod mistral3;
+mod modern_bert;
 mod nemotron;
 mod olmo2;
 mod phi3;
@@ -38,9 +44,11 @@ mod unknown;
 use crate::Result;
 use crate::error::Error;
 use crate::gguf::{Endian, Gguf, Metadata};
-use crate::program::Program;
+use crate::program::{Program, Purpose};
 use decoder::Decoder;
+use encoder::Encoder;
 pub use facts::{Facts, facts, recipe_name};
+pub use head::{Head, head, pooling};
 use hyper::Hyper;
 use tensors::Tensors;
 
@@ -73,6 +81,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
     ("gemma4", gemma::gemma4),
+    ("gemma-embedding", gemma::embedding),
     ("phi3", phi3::flags),
     ("smollm3", smollm3::flags),
     ("granite", granite::flags),
@@ -101,9 +110,31 @@ const FAMILIES: &[(&str, Family)] = &[
     ("starcoder2", starcoder2::flags),
 ];
 
+/// Sets the flags in which a family of encoders differs.
+type EncoderFamily = fn(&Hyper, &Tensors, &mut Encoder) -> Result<()>;
+
+const ENCODERS: &[(&str, EncoderFamily)] = &[
+    ("bert", bert::bert),
+    ("nomic-bert", bert::nomic),
+    ("jina-bert-v2", bert::jina_v2),
+    ("modern-bert", modern_bert::flags),
+];
+
+/// A family of either kind.
+#[derive(Clone, Copy)]
+enum Kind {
+    Decoder(Family),
+    Encoder(EncoderFamily),
+}
+
+fn families() -> impl Iterator<Item = (&'static str, Kind)> {
+    let decoders = FAMILIES.iter().map(|&(name, family)| (name, Kind::Decoder(family)));
+    decoders.chain(ENCODERS.iter().map(|&(name, family)| (name, Kind::Encoder(family))))
+}
+
 /// The architectures that have programs.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|(name, _)| *name)
+    families().map(|(name, _)| name)
 }
 
 /// How many positions the model in a file was trained for.
@@ -116,31 +147,61 @@ pub fn trained_context(metadata: &Metadata) -> Result<u32> {
         .ok_or_else(|| Error::metadata(&key, "nothing", "a positive number"))
 }
 
-fn family(metadata: &Metadata) -> Result<(&str, &Family)> {
+fn family(metadata: &Metadata) -> Result<(&str, Kind)> {
     const KEY: &str = "general.architecture";
     let known = || format!("one of {}", architectures().collect::<Vec<_>>().join(", "));
     let architecture = metadata.str(KEY)?.ok_or_else(|| Error::metadata(KEY, "nothing", known()))?;
-    let family = FAMILIES.iter().find(|(name, _)| *name == architecture);
+    let family = families().find(|(name, _)| *name == architecture);
     let unknown =
         || Error::metadata(KEY, format!("`{architecture}`"), format!("{}{}", known(), unknown::hint(architecture)));
     let (_, family) = family.ok_or_else(unknown)?;
     Ok((architecture, family))
 }
 
-/// The program of the model in a file.
+/// The program of the model in a file: one that embeds if the file is an encoder, or says how to pool.
 pub fn program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
+    program_for(file, options, pooling(file.metadata())?.map_or(Purpose::Generate, |_| Purpose::Embed))
+}
+
+/// The program that embeds texts, whatever else the model in a file could do.
+pub fn embedding_program(file: &Gguf, options: ProgramOptions) -> Result<Program> {
+    program_for(file, options, Purpose::Embed)
+}
+
+fn program_for(file: &Gguf, options: ProgramOptions, purpose: Purpose) -> Result<Program> {
     let metadata = file.metadata();
     let (architecture, family) = family(metadata)?;
     refuse_big_endian(file)?;
     let hyper = Hyper::read(metadata, architecture)?;
     let tensors = Tensors::new(file);
     let mut decoder = Decoder::new(&hyper, options);
-    family(&hyper, &tensors, &mut decoder)?;
-    if let (Some(experts), None) = (hyper.optional("expert_count")?.filter(|&count| count > 0), &decoder.experts) {
-        let expected = "none: models of this architecture have no experts";
-        return Err(Error::metadata(hyper.key("expert_count"), experts.to_string(), expected));
+    match family {
+        Kind::Decoder(family) => {
+            decoder.purpose = purpose;
+            decoder.causal = hyper.flag("attention.causal")?.unwrap_or(true);
+            family(&hyper, &tensors, &mut decoder)?;
+            if let (Some(experts), None) =
+                (hyper.optional("expert_count")?.filter(|&count| count > 0), &decoder.experts)
+            {
+                let expected = "none: models of this architecture have no experts";
+                return Err(Error::metadata(hyper.key("expert_count"), experts.to_string(), expected));
+            }
+            if decoder.purpose == Purpose::Embed && (decoder.sinks || decoder.latent.is_some()) {
+                let (found, expected) = ("attention with sinks, or latent".into(), "one that can embed texts".into());
+                return Err(Error::Model { subject: format!("architecture `{architecture}`"), found, expected });
+            }
+            if !decoder.causal && decoder.purpose == Purpose::Generate {
+                let expected = "true: what sees later tokens cannot generate them";
+                return Err(Error::metadata(hyper.key("attention.causal"), "false", expected));
+            }
+            decoder.write(&hyper, tensors)
+        }
+        Kind::Encoder(family) => {
+            let mut encoder = Encoder::new(&hyper, decoder)?;
+            family(&hyper, &tensors, &mut encoder)?;
+            encoder.write(&hyper, tensors)
+        }
     }
-    decoder.write(&hyper, tensors)
 }
 
 /// Says plainly what this crate cannot run yet, where nonsense would come of it.

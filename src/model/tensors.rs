@@ -23,6 +23,12 @@ impl<'f> Tensors<'f> {
         self.file.tensor(name).is_some()
     }
 
+    /// The rows of a tensor, if the file has it.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        let rows: u64 = self.file.tensor(name)?.shape().iter().skip(1).product();
+        usize::try_from(rows).ok()
+    }
+
     /// Fails if the file has a tensor that the program would not use, and so be wrong without.
     pub fn refuse(&self, name: &str, expected: &str) -> Result<()> {
         match self.has(name) {

@@ -17,8 +17,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("an encoder with cross attention", "t5"),
     (
         "attention to later tokens",
-        "bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe llama-embed modern-bert neo-bert \
-         nomic-bert nomic-bert-moe rnd1 t5encoder",
+        "dream eurobert jina-bert-v3 llada llada-moe llama-embed neo-bert nomic-bert-moe rnd1 t5encoder",
     ),
     ("positions that are learnt, not rotated", "gpt2 starcoder"),
     ("attention that fades with distance", "baichuan bloom jais mpt refact"),

@@ -13,7 +13,7 @@ use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, Input, T
 use crate::cache::{Cache, Sequence};
 use crate::gguf::Gguf;
 use crate::options::LoadOptions;
-use crate::program::{Program, Segment, SlotId};
+use crate::program::{Program, Purpose, Segment, SlotId};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,6 +159,11 @@ impl Engine {
         self.gpu_parts().map(|part| part.most_tokens).min().unwrap_or(usize::MAX)
     }
 
+    /// The most of them whose rows can be asked for at once.
+    pub fn most_outputs(&self) -> usize {
+        self.gpu_parts().map(|part| part.most_outputs).min().unwrap_or(usize::MAX)
+    }
+
     fn gpu_parts(&self) -> impl Iterator<Item = &GpuPart> {
         self.parts.iter().filter_map(|part| match part {
             Part::Cpu(..) => None,
@@ -214,11 +219,13 @@ impl Engine {
     pub fn run(&self, batch: Batch, sequence: &mut Sequence) -> Result<Vec<f32>> {
         batch.check(&self.program)?;
         let _turn = lock(&self.turn);
+        if self.program.purpose == Purpose::Embed {
+            return self.run_chunk(batch, sequence); // texts are never cut
+        }
         let before = sequence.len();
-        let most_outputs = self.gpu_parts().map(|part| part.most_outputs).min().unwrap_or(usize::MAX);
         let mut logits = vec![];
-        for (tokens, outputs) in batch.chunks(self.chunk_tokens(), most_outputs) {
-            match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence) {
+        for (tokens, outputs) in batch.chunks(self.chunk_tokens(), self.most_outputs()) {
+            match self.run_chunk(Batch { tokens, outputs: &outputs, texts: &[] }, sequence) {
                 Ok(part) => logits.extend(part),
                 Err(error) => return Err(batch.undo(sequence, before, error)),
             }
@@ -235,12 +242,15 @@ impl Engine {
             }
         }
         let result = self.pieces(batch, sequence);
-        batch.end(sequence, result)
+        batch.end(&self.program, sequence, result)
     }
 
     /// Takes a batch through the segments, in pieces if devices can work side by side.
     fn pieces(&self, batch: Batch, sequence: &Sequence) -> Result<Vec<f32>> {
-        let piece_tokens = if self.pipelined { PIECE_TOKENS } else { usize::MAX };
+        let (piece_tokens, texts) = match self.program.purpose {
+            Purpose::Embed => (usize::MAX, batch.texts), // texts are never cut
+            Purpose::Generate => (if self.pipelined { PIECE_TOKENS } else { usize::MAX }, &[][..]),
+        };
         let mut start = sequence.len();
         let piece = |(tokens, outputs): (_, Vec<usize>)| {
             let positions = Positions { sequence, start };
@@ -253,7 +263,7 @@ impl Engine {
             let (tokens, outputs, positions, crossing) = &pieces[piece];
             // Another batch may have been where a segment runs since the last one there.
             let begins = self.route[stage].1 == 0 || pieces.len() > 1;
-            self.segment(stage, (Batch { tokens, outputs }, *positions, begins), &mut lock(crossing))
+            self.segment(stage, (Batch { tokens, outputs, texts }, *positions, begins), &mut lock(crossing))
         };
         match pieces.len() {
             1 => (0..workers.len()).try_for_each(|stage| run(0, stage))?,

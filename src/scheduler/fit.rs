@@ -10,10 +10,12 @@ use crate::cache::{Cache, CacheGroup, CacheLimits};
 use crate::gguf::Gguf;
 use crate::model::{self, ProgramOptions};
 use crate::options::{Device, LoadOptions, Offload};
-use crate::program::Program;
+use crate::program::{Program, Purpose};
 
 /// No context is made smaller than this for the sake of a GPU.
 const LEAST_CONTEXT: u32 = 4096;
+/// As long as a text may be on a GPU, if no longer context is asked for.
+const TEXT_TOKENS: u32 = 2048;
 /// Contexts that are made smaller are multiples of this.
 const CONTEXT_STEP: u32 = 256;
 
@@ -71,9 +73,14 @@ impl Fit {
     }
 
     fn with_context(file: &Gguf, options: &LoadOptions, sites: Vec<Site>, context: u32) -> Result<Self> {
-        let program = model::program(file, ProgramOptions { context: context as usize })?;
-        let limits =
-            CacheLimits { sequences: options.sessions, chunk_tokens: CHUNK_TOKENS as u32, ..CacheLimits::new(context) };
+        let how = ProgramOptions { context: context as usize };
+        let program = if options.embed { model::embedding_program(file, how) } else { model::program(file, how) }?;
+        let chunk_tokens = match program.purpose {
+            Purpose::Generate => CHUNK_TOKENS as u32,
+            // Texts are never cut, so GPUs have room for long ones, and with a longer context, if it is asked for, for that.
+            Purpose::Embed => options.context.unwrap_or(context.min(TEXT_TOKENS)).max(CHUNK_TOKENS as u32),
+        };
+        let limits = CacheLimits { sequences: options.sessions, chunk_tokens, ..CacheLimits::new(context) };
         let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
         Ok(Fit { sites, program, cache, reasons: vec![] })
     }

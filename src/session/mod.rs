@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
 use crate::model::{self, Facts};
 use crate::options::{LoadOptions, Offload, Recover};
-use crate::program::Program;
+use crate::program::{Program, Purpose};
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
 use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
@@ -104,6 +104,31 @@ impl Model {
         let model = Model { shared: Arc::new(Shared { tokenizer, file, options, program, facts, engine, recovering }) };
         log::info!("{}: {}; on {}", model.facts(), model.memory(), model.engine().name());
         Ok(model)
+    }
+
+    /// The file that it was loaded from.
+    pub(crate) fn file(&self) -> &Arc<Gguf> {
+        &self.shared.file
+    }
+
+    /// The most tokens of a batch of texts, and of those the most whose rows can be asked for.
+    pub(crate) fn most_rows(&self) -> (usize, usize) {
+        let engine = self.engine();
+        (engine.chunk_tokens(), engine.most_outputs())
+    }
+
+    /// Runs a batch of which nothing is kept; once more if a GPU was lost and the model is to go on without being asked.
+    pub(crate) fn run_texts(&self, batch: Batch) -> Result<Vec<f32>> {
+        let engine = self.engine();
+        let rows = engine.run(batch, &mut engine.cache().sequence());
+        match (rows, self.shared.options.recover) {
+            (Err(Error::GpuLost { .. }), Some(how)) => {
+                self.recover(&engine, how)?;
+                let engine = self.engine();
+                engine.run(batch, &mut engine.cache().sequence())
+            }
+            (rows, _) => rows,
+        }
     }
 
     /// What computes now.
@@ -198,7 +223,7 @@ impl Model {
         }
         let tokens = &state.tokens[state.sequence.len() as usize..];
         let outputs = &[tokens.len().saturating_sub(1)];
-        state.engine.run(Batch { tokens, outputs }, &mut state.sequence).map(Some)
+        state.engine.run(Batch { tokens, outputs, texts: &[] }, &mut state.sequence).map(Some)
     }
 
     /// Runs the tokens that are not in the cache yet, but for the last ones, of which as many are left as run at once.
@@ -211,7 +236,7 @@ impl Model {
             if cancelled() {
                 return Ok(false);
             }
-            state.engine.run(Batch { tokens, outputs: &[] }, &mut state.sequence)?;
+            state.engine.run(Batch { tokens, outputs: &[], texts: &[] }, &mut state.sequence)?;
         }
         Ok(!cancelled())
     }
@@ -404,6 +429,10 @@ impl Session {
     /// is added, the last will be run again.
     fn append(&mut self, tokens: &[u32]) -> Result<()> {
         let (vocabulary, limit) = (self.model.program().vocabulary, self.model.context());
+        if self.model.program().purpose == Purpose::Embed {
+            let (found, expected) = ("one that embeds texts".into(), "one that generates them".into());
+            return Err(Error::Model { subject: "model".into(), found, expected });
+        }
         let Some(state) = &mut self.state else { return Err(lost()) };
         state.interrupted = None;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {

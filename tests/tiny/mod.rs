@@ -8,6 +8,7 @@ use kiln::gguf::{Endian, Gguf, GgufWriter, TensorType};
 use kiln::quant::Format;
 use std::sync::Arc;
 
+pub mod encoders;
 pub mod variants;
 
 /// Sizes of a model; vectors have one number a layer.
@@ -90,7 +91,7 @@ impl Tiny {
         let sizes = match architecture {
             "qwen3" | "qwen3moe" | "gemma" => Sizes::odd_heads(2),
             "gemma2" | "gpt-oss" | "smollm3" | "cohere2" | "llama4" => Sizes::new(5),
-            "gemma3" => Sizes { width: 64, ..Sizes::new(7) },
+            "gemma3" | "gemma-embedding" => Sizes { width: 64, ..Sizes::new(7) },
             "gemma4" => Sizes { width: 64, ..Sizes::new(6) },
             _ => Sizes::new(2),
         };
@@ -130,6 +131,11 @@ impl Tiny {
                 tiny.set("rope.dimension_count_swa", half).set("embedding_length_per_layer_input", 0)
             }
             "gemma3" => tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32),
+            "gemma-embedding" => {
+                let tiny = tiny.set("attention.sliding_window", 8).set("rope.freq_base", 100_000f32);
+                tiny.set("attention.causal", false).set("pooling_type", 1)
+            }
+            encoder if encoders::ENCODERS.contains(&encoder) => return tiny.encoder(),
             "granite" | "granitemoe" => tiny
                 .set("embedding_scale", 1.5f32)
                 .set("residual_scale", 0.7f32)
@@ -310,6 +316,7 @@ impl Tiny {
             "qwen3moe",
             "gemma3",
             "gemma4",
+            "gemma-embedding",
             "qwen3vl",
             "exaone4",
             "hunyuan-dense",
@@ -337,7 +344,7 @@ impl Tiny {
                 parts.push(("ffn_norm.bias", vec![width]));
             }
         }
-        if is(&["gemma2", "gemma3", "gemma4", "glm4", "olmo2", "exaone4"]) {
+        if is(&["gemma2", "gemma3", "gemma4", "gemma-embedding", "glm4", "olmo2", "exaone4"]) {
             parts.push(("post_attention_norm.weight", vec![width]));
             parts.push(("post_ffw_norm.weight", vec![width]));
         }
@@ -518,6 +525,12 @@ impl Tiny {
         let is_tied = !self.tensors.iter().any(|(name, ..)| name == "output.weight");
         let tiny = self.set("vocab_size", tokens as u32).add("token_embd.weight", &[width, tokens]);
         if is_tied { tiny } else { tiny.add("output.weight", &[width, tokens]) }
+    }
+
+    /// The numbers of a tensor.
+    pub fn value_of(&self, name: &str) -> Vec<f32> {
+        let (_, shape, _) = self.tensors.iter().find(|(known, ..)| known == name).unwrap();
+        self.values(name, shape)
     }
 
     /// With a tokenizer, of which each token is a letter.

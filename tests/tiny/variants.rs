@@ -48,8 +48,11 @@ pub fn all() -> Vec<Variant> {
 
 /// Models that differ from the plain ones in everything that may differ, at random.
 pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
-    let families: Vec<&str> =
-        kiln::model::architectures().filter(|name| !["mistral", "gemma4"].contains(name)).collect();
+    let families: Vec<&str> = kiln::model::architectures()
+        .filter(|name| {
+            !["mistral", "gemma4", "gemma-embedding"].contains(name) && !super::encoders::ENCODERS.contains(name)
+        })
+        .collect();
     (0..count).map(move |number| {
         let family = families[number % families.len()];
         let name = format!("{family}-mixed-{number}");

@@ -64,9 +64,9 @@ pub struct Activations {
     tokens: usize,
     stride: usize,
     columns: usize,
-    fine: Vec<Fine>, // [tiles, stride]
-    wide: Vec<Wide>, // [tiles, stride]
-    exact: Vec<f32>, // [tokens, columns]
+    fine: Vec<Fine>,      // [tiles, stride]
+    wide: Vec<Wide>,      // [tiles, stride]
+    exact: Arc<Vec<f32>>, // [tokens, columns]
     forms: Forms,
 }
 
@@ -106,9 +106,10 @@ impl Activations {
             pool.change(&mut self.wide, chunk, rounder(values, tokens, columns, stride, chunk));
         }
         if forms.exact {
-            self.exact.clear();
-            self.exact.extend_from_slice(values.get(..(tokens * columns).min(values.len())).unwrap_or_default());
-            self.exact.resize(tokens * columns, 0.0);
+            self.exact = values.clone();
+            if values.len() < tokens * columns {
+                Arc::make_mut(&mut self.exact).resize(tokens * columns, 0.0);
+            }
         }
     }
 
@@ -121,13 +122,18 @@ impl Activations {
             columns: self.columns,
             fine: gather(&self.fine, self.stride, tokens.clone(), stride, FINE_ZERO),
             wide: gather(&self.wide, self.stride, tokens.clone(), stride, WIDE_ZERO),
-            exact: if self.forms.exact {
+            exact: Arc::new(if self.forms.exact {
                 tokens.flat_map(|token| self.exact(token)).copied().collect()
             } else {
                 vec![]
-            },
+            }),
             forms: self.forms,
         }
+    }
+
+    /// Lets go of the numbers as they are: whoever owns them may change them again without a copy.
+    pub fn release(&mut self) {
+        self.exact = Arc::default();
     }
 
     /// How many tokens these are.

@@ -173,10 +173,20 @@ impl Attention {
             let (key_size, value_size) = (self.shape.key_size, self.shape.value_size);
             let in_keys = self.shape.values_in_keys;
             let (values, value_stride) = if in_keys { (&*keys, key_size) } else { (&*values, value_size) };
-            on(
-                self.level,
-                Page { query_of, seen_by, keys, key_size, values, value_size, value_stride, scale, softcap, softmaxes },
-            );
+            let page = Page {
+                query_of,
+                seen_by,
+                fading_of: None,
+                keys,
+                key_size,
+                values,
+                value_size,
+                value_stride,
+                scale,
+                softcap,
+                softmaxes,
+            };
+            on(self.level, page);
         }
         Ok(())
     }

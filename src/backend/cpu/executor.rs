@@ -7,21 +7,21 @@
 use super::activations::Activations;
 use super::attention::Attention;
 use super::experts::{Sorted, multiply_experts};
-use super::matmul::{forms, matmul};
+use super::matmul::{Finish, forms, matmul_then};
 use super::matrix::{Matrix, MatrixOptions, Stack};
 use super::memory::{self, PageMemory, store};
 use super::ops;
 use super::pool::Pool;
 use super::simd::rows::{Activate, Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
+use super::texts::TextAttention;
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
 use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use crate::program::{Op, Product, Program, Routing, Segment, SlotId};
-use std::ops::Range;
+use crate::program::{Activation, Op, Product, Program, Routing, RowOf, Segment, SlotId, WeightId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Numbers that a worker takes at once where each is computed by itself.
@@ -74,7 +74,7 @@ struct Turns {
 }
 
 impl Turns {
-    fn set(&mut self, angles: &[f32], magnitude: f32, positions: Range<usize>) {
+    fn set(&mut self, angles: &[f32], magnitude: f32, positions: impl Iterator<Item = usize>) {
         self.pairs = angles.len();
         self.cos.clear();
         self.sin.clear();
@@ -103,7 +103,7 @@ impl Scratch {
         }
         self.turns.resize_with(program.ropes.len(), Arc::default);
         for ((turns, rope), angles) in self.turns.iter_mut().zip(&program.ropes).zip(&weights.angles) {
-            Arc::make_mut(turns).set(angles, rope.magnitude, start..start + batch.tokens.len());
+            Arc::make_mut(turns).set(angles, rope.magnitude, batch.positions(start));
         }
     }
 }
@@ -208,14 +208,27 @@ impl Executor {
             scratch.slots[slot.0] = values.clone();
         }
         let mut run = Run { batch, positions, memory };
-        let steps = program.steps.iter().zip(&self.matrices);
-        for (step, matrices) in steps.skip(segment.steps.start).take(segment.steps.len()) {
-            self.step(&step.op, matrices, &mut run, scratch)?;
+        let steps = program.steps.get(segment.steps.clone()).unwrap_or_default();
+        let mut steps =
+            steps.iter().map(|step| &step.op).zip(self.matrices.iter().skip(segment.steps.start)).peekable();
+        while let Some((op, matrices)) = steps.next() {
+            // A curve behind a product is taken along while the results are near.
+            let activation = steps.peek().and_then(|(next, _)| curve_of(op, next));
+            if activation.is_some() {
+                steps.next();
+            }
+            self.step((op, activation), matrices, &mut run, scratch)?;
         }
         Ok(segment.wanted.iter().map(|slot| scratch.slots[slot.0].clone()).collect())
     }
 
-    fn step(&self, op: &Op, matrices: &Arc<[Matrix]>, run: &mut Run, scratch: &mut Scratch) -> Result<()> {
+    fn step(
+        &self,
+        (op, activation): (&Op, Option<Activation>),
+        matrices: &Arc<[Matrix]>,
+        run: &mut Run,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let Scratch { slots, turns, .. } = scratch;
         match op {
             Op::Embed { table, out } => {
@@ -223,6 +236,7 @@ impl Executor {
                     self.weights.decode_row(*table, *token as usize, row)?;
                 }
             }
+            Op::AddRow { table, row, to } => self.add_rows((*table, *row), *to, run, slots)?,
             Op::Select { input, out } => {
                 let (width, [input, out]) = (self.width(*input), two(slots, *input, *out)?);
                 for (&token, row) in run.batch.outputs.iter().zip(out.chunks_mut(width)) {
@@ -230,18 +244,20 @@ impl Executor {
                 }
             }
             Op::Norm { kind, input, group, epsilon, weight, bias, out } => {
-                if input != out {
-                    let [input, out] = two(slots, *input, *out)?;
-                    out.copy_from_slice(input);
-                }
+                let from = (input != out).then(|| slots[input.0].clone());
                 let (level, weights, width) = (self.level, self.weights.clone(), self.width(*out));
                 let (kind, group, epsilon, weight, bias) = (*kind, *group, *epsilon, *weight, *bias);
-                self.pool.change(to_write(slots, *out), rows_of(width), move |_, rows| {
+                self.pool.change(to_write(slots, *out), rows_of(width), move |index, rows| {
+                    if let Some(from) = from.as_ref().and_then(|from| from.get(index * rows_of(width)..)) {
+                        rows.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                    }
                     let (weight, bias) = (weight.map(|id| weights.vector(id)), bias.map(|id| weights.vector(id)));
                     on(level, Norm { kind, rows, width, group, epsilon, weight, bias });
                 });
             }
-            Op::Linear { input, products } => self.multiply(*input, products, matrices, scratch)?,
+            Op::Linear { input, products } => {
+                self.multiply(*input, products, (matrices, activation), scratch)?;
+            }
             Op::Rotate { slot, head_size, rope } => {
                 let (turns, style) = (turns[rope.0].clone(), self.program().ropes[rope.0].style);
                 let (level, head_size, width) = (self.level, *head_size, self.width(*slot));
@@ -273,6 +289,25 @@ impl Executor {
                     queries: slots[queries.0].clone(),
                 };
                 attention.run(to_write(slots, *out), &self.pool)?;
+            }
+            &Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } => {
+                let (key_size, value_size) = (self.width(queries) / heads, self.width(out) / heads);
+                let attention = TextAttention {
+                    level: self.level,
+                    heads,
+                    kv_heads: self.width(keys) / key_size,
+                    key_size,
+                    value_size,
+                    sees,
+                    scale,
+                    softcap,
+                    most_bias,
+                    texts: run.batch.text_ranges().collect(),
+                    queries: slots[queries.0].clone(),
+                    keys: slots[keys.0].clone(),
+                    values: slots[values.0].clone(),
+                };
+                attention.run(to_write(slots, out), &self.pool);
             }
             Op::Gate { activation, gate, up, out } => {
                 if gate != out {
@@ -313,7 +348,7 @@ impl Executor {
             }
             Op::Temper { slot, slope, interval, offset } => {
                 let (width, start) = (self.width(*slot), run.positions.start as usize);
-                for (row, position) in to_write(slots, *slot).chunks_mut(width).zip(start..) {
+                for (row, position) in to_write(slots, *slot).chunks_mut(width).zip(run.batch.positions(start)) {
                     let factor = ops::temper(position, *slope, *interval, *offset);
                     row.iter_mut().for_each(|x| *x *= factor);
                 }
@@ -337,7 +372,7 @@ impl Executor {
         &self,
         input: SlotId,
         products: &[Product],
-        matrices: &Arc<[Matrix]>,
+        (matrices, activation): (&Arc<[Matrix]>, Option<Activation>),
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Scratch { slots, activations, .. } = scratch;
@@ -345,13 +380,14 @@ impl Executor {
         let tokens = slots[input.0].len() / width;
         Arc::make_mut(activations).quantize(&slots[input.0], tokens, width, forms(matrices), &self.pool);
         let outs = products.iter().map(|product| std::mem::take(to_write(slots, product.out))).collect();
-        let outs = matmul(matrices, activations, outs, &self.pool)?;
-        for (product, mut out) in products.iter().zip(outs) {
-            let width = self.width(product.out);
-            if let Some(bias) = product.bias {
-                let bias = &self.weights.vector(bias)[product.first_row..][..width];
-                out.chunks_mut(width).for_each(|to| on(self.level, Add { to, from: bias }));
-            }
+        let finish = products.iter().map(|product| {
+            let rows = product.first_row..product.first_row + self.width(product.out);
+            let bias = product.bias.and_then(|bias| self.weights.vector(bias).get(rows));
+            Finish { bias: bias.unwrap_or_default().to_vec(), activation }
+        });
+        let outs = matmul_then(matrices, activations, outs, finish.collect(), &self.pool);
+        Arc::make_mut(activations).release();
+        for (product, out) in products.iter().zip(outs?) {
             *to_write(slots, product.out) = out;
         }
         Ok(())
@@ -399,6 +435,28 @@ impl Executor {
         Ok(())
     }
 
+    /// Adds rows of a table to those of a slot.
+    fn add_rows(
+        &self,
+        (table, row): (WeightId, RowOf),
+        to: SlotId,
+        run: &Run,
+        slots: &mut [Arc<Vec<f32>>],
+    ) -> Result<()> {
+        let (width, start) = (self.width(to), run.positions.start as usize);
+        let mut added = vec![0.0; width];
+        let mut last = None;
+        for (to, position) in to_write(slots, to).chunks_mut(width).zip(run.batch.positions(start)) {
+            let index = if row == RowOf::Position { position } else { 0 };
+            if last != Some(index) {
+                self.weights.decode_row(table, index, &mut added)?;
+                last = Some(index);
+            }
+            on(self.level, Add { to, from: &added });
+        }
+        Ok(())
+    }
+
     /// Changes numbers of `to` by their partners in `from`, some at a time.
     fn combine(
         &self,
@@ -416,6 +474,17 @@ impl Executor {
 
     fn width(&self, slot: SlotId) -> usize {
         self.program().slots[slot.0].width
+    }
+}
+
+/// The curve that all a step's products go through in the next.
+fn curve_of(op: &Op, next: &Op) -> Option<Activation> {
+    match (op, next) {
+        (Op::Linear { products, .. }, Op::Activate { activation, slot }) => match &products[..] {
+            [product] if product.out == *slot => Some(*activation),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -6,16 +6,20 @@
 use super::activations::{Activations, Forms};
 use super::matrix::Matrix;
 use super::pool::Pool;
-use super::simd::float::{Product, Widen, dots};
+use super::simd::float::{PanelProduct, Product, Widen, dots, panels};
 use super::simd::kernels::Panels;
+use super::simd::rows::{Activate, Add};
 use super::simd::table::Kernel;
-use super::simd::{LANES, on};
+use super::simd::{LANES, Level, on};
+use crate::program::Activation;
 use crate::{Error, Result, quant};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Up to so many tokens weights are multiplied as they are unpacked; beyond, they are unpacked into tiles first.
 const FEW_TOKENS: usize = 4;
+/// From so many tokens on it is worth putting decoded rows side by side.
+const PANEL_FROM_TOKENS: usize = 16;
 /// Panels that are done together at most: 64 rows.
 pub(super) const MAX_PANELS: usize = 8;
 /// Pieces of work for each worker, so that they end at about the same time.
@@ -26,6 +30,29 @@ const ALONE_BYTES: usize = 1 << 15;
 /// The forms of activations that these matrices are multiplied by.
 pub fn forms(matrices: &[Matrix]) -> Forms {
     matrices.iter().fold(Forms::default(), |forms, matrix| forms | matrix.forms())
+}
+
+/// What is done to results while they are near.
+#[derive(Debug, Clone, Default)]
+pub struct Finish {
+    /// Added to each token's, a number for each row; empty if nothing is.
+    pub bias: Vec<f32>,
+    /// The curve that they then go through.
+    pub activation: Option<Activation>,
+}
+
+impl Finish {
+    /// Finishes `part`, which is `[tokens or more, rows]`, from `first_row` on.
+    fn apply(&self, level: Level, part: &mut [f32], rows: usize, first_row: usize) {
+        if let Some(bias) = self.bias.get(first_row..).filter(|bias| !bias.is_empty()) {
+            for to in part.chunks_exact_mut(rows.max(1)) {
+                on(level, Add { to, from: bias });
+            }
+        }
+        if let Some(activation) = self.activation {
+            on(level, Activate { activation, values: part });
+        }
+    }
 }
 
 /// Multiplies each matrix by the activations. `outs` are given back with the results: `outs[i]` becomes
@@ -40,7 +67,22 @@ pub fn matmul(
     outs: Vec<Vec<f32>>,
     pool: &Pool,
 ) -> Result<Vec<Vec<f32>>> {
+    matmul_then(matrices, x, outs, vec![], pool)
+}
+
+/// The same, and finishes what comes of each matrix.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_then(
+    matrices: &Arc<[Matrix]>,
+    x: &Arc<Activations>,
+    outs: Vec<Vec<f32>>,
+    mut finish: Vec<Finish>,
+    pool: &Pool,
+) -> Result<Vec<Vec<f32>>> {
     check(matrices, x, &outs)?;
+    finish.resize_with(matrices.len(), Finish::default);
     if x.tokens() == 0 {
         return Ok(outs);
     }
@@ -48,16 +90,23 @@ pub fn matmul(
     let total: usize = matrices.iter().map(|matrix| matrix.panels()).sum();
     let panels = (total / (pool.threads() * PIECES)).clamp(1, MAX_PANELS);
     let pieces: usize = matrices.iter().map(|matrix| matrix.panels().div_ceil(panels)).sum();
-    let job = Job { matrices: matrices.clone(), x: x.clone(), outs: outs.into_iter().map(Mutex::new).collect() };
+    let outs = outs.into_iter().zip(finish).map(|(out, finish)| Out { out: Mutex::new(out), finish }).collect();
+    let job = Job { matrices: matrices.clone(), x: x.clone(), outs };
     let chunk = if work < ALONE_BYTES { pieces } else { 1 };
     let job = pool.share(job, pieces, chunk, move |job, range| range.for_each(|piece| job.piece(piece, panels)));
-    Ok(job.outs.into_iter().map(|out| out.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    Ok(job.outs.into_iter().map(|out| out.out.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
 struct Job {
     matrices: Arc<[Matrix]>,
     x: Arc<Activations>,
-    outs: Vec<Mutex<Vec<f32>>>,
+    outs: Vec<Out>,
+}
+
+/// Where the results of a matrix go, and what is done to them on the way.
+struct Out {
+    out: Mutex<Vec<f32>>,
+    finish: Finish,
 }
 
 impl Job {
@@ -104,7 +153,7 @@ pub(super) fn multiply(
     matrix: &Matrix,
     (member, panels): (usize, Range<usize>),
     x: &Activations,
-    take: impl FnOnce(&[f32], usize),
+    take: impl FnOnce(&mut [f32], usize),
 ) {
     match matrix.kernel {
         Some(kernel) => {
@@ -114,7 +163,13 @@ pub(super) fn multiply(
     }
 }
 
-fn packed(matrix: &Matrix, kernel: &dyn Kernel, panels: Panels<'_>, x: &Activations, take: impl FnOnce(&[f32], usize)) {
+fn packed(
+    matrix: &Matrix,
+    kernel: &dyn Kernel,
+    panels: Panels<'_>,
+    x: &Activations,
+    take: impl FnOnce(&mut [f32], usize),
+) {
     let rows = panels.count * LANES;
     if x.tokens() <= FEW_TOKENS {
         let mut few = [0.0; FEW_TOKENS * MAX_PANELS * LANES];
@@ -124,12 +179,12 @@ fn packed(matrix: &Matrix, kernel: &dyn Kernel, panels: Panels<'_>, x: &Activati
     } else {
         let mut part = vec![0.0; x.stride() * rows];
         kernel.tiles(matrix.level(), panels, x, &mut part);
-        take(&part, rows);
+        take(&mut part, rows);
     }
 }
 
 /// Some rows of a matrix that is not multiplied in integers.
-fn floats(matrix: &Matrix, member: usize, rows: Range<usize>, x: &Activations, take: impl FnOnce(&[f32], usize)) {
+fn floats(matrix: &Matrix, member: usize, rows: Range<usize>, x: &Activations, take: impl FnOnce(&mut [f32], usize)) {
     let (count, tokens) = (rows.len(), x.tokens());
     let bytes = matrix.row_range(member, rows.start, rows.end);
     let mut part = vec![0.0; count * tokens];
@@ -146,14 +201,20 @@ fn floats(matrix: &Matrix, member: usize, rows: Range<usize>, x: &Activations, t
             log::error!("{matrix:?}: {error}");
         }
         let x = |token| x.exact(token);
-        on(matrix.level(), Product { rows: &decoded, columns, x, tokens, out: &mut part });
+        if tokens < PANEL_FROM_TOKENS {
+            on(matrix.level(), Product { rows: &decoded, columns, x, tokens, out: &mut part });
+        } else {
+            let panels = panels(&decoded, columns);
+            on(matrix.level(), PanelProduct { panels: &panels, columns, x, tokens, rows: count, out: &mut part });
+        }
     }
-    take(&part, count);
+    take(&mut part, count);
 }
 
 /// Copies `part`, which is `[tokens or more, rows]`, to the rows from `first_row` on of all tokens.
-fn store(part: &[f32], rows: usize, matrix: &Matrix, first_row: usize, tokens: usize, out: &Mutex<Vec<f32>>) {
-    let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+fn store(part: &mut [f32], rows: usize, matrix: &Matrix, first_row: usize, tokens: usize, out: &Out) {
+    out.finish.apply(matrix.level(), part, rows, first_row);
+    let mut out = out.out.lock().unwrap_or_else(PoisonError::into_inner);
     for (part, out) in part.chunks_exact(rows.max(1)).zip(out.chunks_exact_mut(matrix.rows().max(1))).take(tokens) {
         let to = out.get_mut(first_row..).unwrap_or_default();
         to.iter_mut().zip(part).for_each(|(to, &from)| *to = from);

@@ -157,7 +157,7 @@ pub(super) fn run<T>(
         memory.copy(&copy);
     }
     let result = steps(sequence, memory);
-    batch.end(sequence, result)
+    batch.end(program, sequence, result)
 }
 
 /// Stores the keys and values of a batch's tokens.

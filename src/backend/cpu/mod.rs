@@ -21,3 +21,4 @@ pub mod pool;
 pub mod reference;
 #[allow(unsafe_code)] // names the instructions of vector units
 pub mod simd;
+mod texts;

@@ -36,7 +36,7 @@ fn weights<'a>(program: &Program, steps: impl Iterator<Item = &'a Step>, options
     let mut matrices = HashMap::new();
     for Step { op, .. } in steps {
         match op {
-            Op::Embed { table, .. } => {
+            Op::Embed { table, .. } | Op::AddRow { table, .. } => {
                 let weight = &program.weights[table.0];
                 let row_bytes = Format::of(weight.tensor_type)?.bytes_for(weight.columns)?;
                 matrices.insert((*table, 0, false), (row_bytes * weight.rows) as u64);

@@ -77,6 +77,15 @@ pub fn rotate(
     }
 }
 
+/// What distance takes off scores: so much a step, from where the token stands among those it sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Fading {
+    /// How much for each step.
+    pub slope: f32,
+    /// The index of the token itself among the keys.
+    pub own: usize,
+}
+
 /// Attention of one head of one token: the sum of the values, weighted by how well the keys fit the query.
 ///
 /// `keys` and `values` go through the positions that the token sees, in the same order. A sink is one more score, of
@@ -90,11 +99,24 @@ pub fn attend<'a>(
     sink: Option<f32>,
     sum: &mut [f32], // [value_size]
 ) {
-    let score = |key| {
+    attend_fading(query, keys, values, (scale, softcap, sink), None, sum);
+}
+
+/// The same, with scores that fade with distance.
+pub fn attend_fading<'a>(
+    query: &[f32], // [key_size]
+    keys: impl Iterator<Item = &'a [f32]>,
+    values: impl Iterator<Item = &'a [f32]>,
+    (scale, softcap, sink): (f32, Option<f32>, Option<f32>),
+    fading: Option<Fading>,
+    sum: &mut [f32], // [value_size]
+) {
+    let score = |(index, key): (usize, &[f32])| {
         let score = dot(query, key) * scale;
-        softcap.map_or(score, |cap| self::softcap(score, cap))
+        let score = softcap.map_or(score, |cap| self::softcap(score, cap));
+        score - fading.map_or(0.0, |fading| fading.slope * index.abs_diff(fading.own) as f32)
     };
-    let mut weights: Vec<f32> = keys.map(score).chain(sink).collect();
+    let mut weights: Vec<f32> = keys.enumerate().map(score).chain(sink).collect();
     softmax(&mut weights);
     sum.fill(0.0);
     for (weight, value) in weights.iter().zip(values) {
@@ -141,6 +163,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
             0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
         }
         Activation::SquaredRelu => x.max(0.0) * x.max(0.0),
+        Activation::Tanh => x.tanh(),
     }
 }
 
@@ -276,6 +299,14 @@ mod tests {
         assert_near(&sum, &[0.25, 0.75]); // the cap holds the score at ln 3
         attend(&[3f32.ln()], keys.into_iter(), values.into_iter(), 1.0, None, Some(4f32.ln()), &mut sum);
         assert_near(&sum, &[0.125, 0.375]); // half of the weight goes into the sink
+    }
+
+    #[test]
+    fn far_tokens_fade() {
+        let (keys, values): ([&[f32]; 3], [&[f32]; 3]) = ([&[0.0]; 3], [&[1.0, 0.0], &[0.0, 1.0], &[0.0, 0.0]]);
+        let (mut sum, fading) = ([7.0; 2], Fading { slope: 2f32.ln(), own: 1 });
+        attend_fading(&[1.0], keys.into_iter(), values.into_iter(), (1.0, None, None), Some(fading), &mut sum);
+        assert_near(&sum, &[0.25, 0.5]); // halves on either side
     }
 
     #[test]

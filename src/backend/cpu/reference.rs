@@ -3,13 +3,13 @@
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
 use super::memory::{self, PageMemory, store};
-use super::ops;
+use super::ops::{self, Fading};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, missing_page, place_of};
 use crate::backend::weights::{Experts, Weights};
 use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
 use crate::gguf::Gguf;
-use crate::program::{KeyValues, Op, Product, Program, SlotId};
+use crate::program::{KeyValues, Op, Product, Program, RowOf, SlotId, slope};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -59,6 +59,14 @@ impl Reference {
                     self.weights.decode_row(*table, *token as usize, row)?;
                 }
             }
+            Op::AddRow { table, row, to } => {
+                let mut added = vec![0.0; self.width(*to)];
+                for (to, position) in slots[to.0].chunks_mut(self.width(*to)).zip(batch.positions(start)) {
+                    let index = if *row == RowOf::Position { position } else { 0 };
+                    self.weights.decode_row(*table, index, &mut added)?;
+                    to.iter_mut().zip(&added).for_each(|(to, added)| *to += added);
+                }
+            }
             Op::Select { input, out } => {
                 let (width, input) = (self.width(*input), std::mem::take(&mut slots[input.0]));
                 for (&token, row) in batch.outputs.iter().zip(slots[out.0].chunks_mut(width)) {
@@ -83,7 +91,7 @@ impl Reference {
             }
             Op::Rotate { slot, head_size, rope } => {
                 let (angles, rope) = (&self.weights.angles[rope.0], &self.program().ropes[rope.0]);
-                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(start..) {
+                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(batch.positions(start)) {
                     ops::rotate(row, *head_size, rope.style, angles, rope.magnitude, position);
                 }
             }
@@ -94,6 +102,7 @@ impl Reference {
                 store((place, positions), memory, slots[keys.0].chunks(self.width(*keys)), values)?;
             }
             Op::Attend { .. } => self.attend(op, batch, slots, sequence, memory)?,
+            Op::AttendTexts { .. } => self.attend_texts(op, batch, slots),
             Op::Gate { activation, gate, up, out } => {
                 let gate = slots[gate.0].clone();
                 let gated = gate.iter().zip(&slots[up.0]).map(|(&gate, &up)| ops::gate(*activation, gate, up));
@@ -137,7 +146,7 @@ impl Reference {
                 slots[slot.0].iter_mut().for_each(|x| *x = ops::activate(*activation, *x));
             }
             Op::Temper { slot, slope, interval, offset } => {
-                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(start..) {
+                for (row, position) in slots[slot.0].chunks_mut(self.width(*slot)).zip(batch.positions(start)) {
                     let factor = ops::temper(position, *slope, *interval, *offset);
                     row.iter_mut().for_each(|x| *x *= factor);
                 }
@@ -187,6 +196,37 @@ impl Reference {
         }
         slots[out.0] = sums;
         Ok(())
+    }
+
+    fn attend_texts(&self, op: &Op, batch: Batch, slots: &mut [Vec<f32>]) {
+        let &Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } = op else {
+            return;
+        };
+        let [query_width, key_width, value_width, sum_width] = [queries, keys, values, out].map(|id| self.width(id));
+        let (key_size, value_size) = (query_width / heads, sum_width / heads);
+        let mut sums = std::mem::take(&mut slots[out.0]);
+        for text in batch.text_ranges() {
+            for (token, head) in (0..text.len()).flat_map(|token| (0..heads).map(move |head| (token, head))) {
+                let seen = sees.range(token, text.len());
+                let kv_head = head * key_width / query_width;
+                let rows = |slot: &'_ [f32], width: usize, size: usize| -> Vec<Vec<f32>> {
+                    let tokens = text.start + seen.start..text.start + seen.end;
+                    tokens.map(|token| slot[token * width + kv_head * size..][..size].to_vec()).collect()
+                };
+                let (keys, values) =
+                    (rows(&slots[keys.0], key_width, key_size), rows(&slots[values.0], value_width, value_size));
+                let fading = most_bias.map(|most| Fading { slope: slope(head, heads, most), own: token - seen.start });
+                ops::attend_fading(
+                    &slots[queries.0][(text.start + token) * query_width + head * key_size..][..key_size],
+                    keys.iter().map(|key| &key[..]),
+                    values.iter().map(|value| &value[..]),
+                    (scale, softcap, None),
+                    fading,
+                    &mut sums[(text.start + token) * sum_width + head * value_size..][..value_size],
+                );
+            }
+        }
+        slots[out.0] = sums;
     }
 
     fn multiply(&self, product: &Product, input: &[f32], out: &mut [f32]) -> Result<()> {

@@ -183,7 +183,7 @@ impl GpuExecutor {
             Input::Tokens(tokens) => tokens,
             Input::Guess(_) => &[0],
         };
-        let batch = Batch { tokens, outputs: &[tokens.len().saturating_sub(1)] };
+        let batch = Batch { tokens, outputs: &[tokens.len().saturating_sub(1)], texts: &[] };
         let size = Size::of(batch);
         let lane = self.lane(size)?;
         let gpu = self.gpu.clone();

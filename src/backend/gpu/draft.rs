@@ -11,8 +11,9 @@ use super::rows::{
 use super::slots::Slots;
 use super::step::StepBuffers;
 use super::store::Store;
+use super::texts::{self, TextAttention, TextParams};
 use crate::cache::Cache;
-use crate::program::{Activation, Program, Rows, Runs, SlotId, WeightId};
+use crate::program::{Activation, Program, RowOf, Rows, Runs, SlotId, WeightId};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::collections::HashSet;
@@ -89,7 +90,11 @@ impl Drafting<'_> {
 
     fn node(&self, index: usize, node: &Node, drafts: &mut Drafts) -> Result<()> {
         match node {
-            Node::Embed { table, out } => self.embed(*table, *out, drafts)?,
+            Node::Embed { table, out } => self.embed((*table, &self.step.ids, false), *out, drafts)?,
+            Node::AddRow { table, row, to } => {
+                let rows = if *row == RowOf::Position { &self.step.positions } else { &self.step.zeros };
+                self.embed((*table, rows, true), *to, drafts)?;
+            }
             Node::Select { input, out } => {
                 let params = SelectParams {
                     outputs: rows::outputs(Rows::Outputs),
@@ -140,6 +145,7 @@ impl Drafting<'_> {
                     drafts.wrote(*slot, false);
                 }
             }
+            Node::AttendTexts { .. } => self.attend_texts(node, drafts)?,
             Node::Attend { out, .. } => {
                 let (list, is_rounded) = self.attention(index, node)?;
                 drafts.list.extend(list);
@@ -165,6 +171,41 @@ impl Drafting<'_> {
         };
         let buffers = [self.slots.buffer(runs.from), self.slots.buffer(out)];
         self.rows(params.kernel(1), params, &buffers, out)
+    }
+
+    fn attend_texts(&self, node: &Node, drafts: &mut Drafts) -> Result<()> {
+        let &Node::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } = node else {
+            return Ok(());
+        };
+        let heads = heads as u32;
+        let (key_size, value_size) = (self.width(queries) / heads, self.width(out) / heads);
+        let group = self.width(queries) / self.width(keys).max(1);
+        let (softcapped, fading) = (softcap.is_some(), most_bias.is_some());
+        let attention = TextAttention { heads, group, key_size, value_size, softcap: softcapped, fading };
+        let [query, key, value, result] = [queries, keys, values, out].map(|slot| self.slots.view(slot));
+        let (back, ahead) = texts::reach(sees)?;
+        let params = TextParams {
+            query_start: query.start,
+            query_stride: query.stride,
+            key_start: key.start,
+            key_stride: key.stride,
+            value_start: value.start,
+            value_stride: value.stride,
+            out_start: result.start,
+            out_stride: result.stride,
+            back,
+            ahead,
+            scale,
+            softcap: softcap.unwrap_or(0.0),
+            most_bias: most_bias.unwrap_or(0.0),
+            even_heads: 1 << heads.max(1).ilog2(),
+        };
+        let [queries, keys, values, sums] = [queries, keys, values, out].map(|slot| self.slots.buffer(slot));
+        let buffers = [&self.step.texts, queries, keys, values, sums];
+        let groups = move |size: Size| attention.groups(size.tokens);
+        drafts.list.push(Draft::new(attention.variant()?.for_gpu(self.gpu), params, &buffers, groups));
+        drafts.wrote(out, false);
+        Ok(())
     }
 
     fn gate(&self, activation: Activation, up: Option<SlotId>, [gate, out]: [SlotId; 2], drafts: &mut Drafts) {
@@ -241,7 +282,13 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    fn embed(&self, table: WeightId, out: SlotId, drafts: &mut Drafts) -> Result<()> {
+    /// Writes a table's rows of these numbers, or adds them.
+    fn embed(
+        &self,
+        (table, ids, add): (WeightId, &wgpu::Buffer, bool),
+        out: SlotId,
+        drafts: &mut Drafts,
+    ) -> Result<()> {
         let matrix = self.store.table(self.program, table).ok_or_else(missing)?;
         let view = self.slots.view(out);
         for part in &matrix.parts {
@@ -254,13 +301,13 @@ impl Drafting<'_> {
                 start: view.start,
                 stride: view.stride,
             };
-            let mut buffers = vec![&self.step.ids, &part.quants];
+            let mut buffers = vec![ids, &part.quants];
             buffers.extend((!matrix.layout.is_float()).then_some(&part.scales));
             buffers.extend(&matrix.tables);
             buffers.push(self.slots.buffer(out));
             let groups = [(matrix.columns as u32).div_ceil(embed::COLUMNS), 1, 1];
             drafts.list.push(self.rows(
-                Kernel { variant: embed::variant(&matrix.layout), groups },
+                Kernel { variant: embed::variant(&matrix.layout, add), groups },
                 params,
                 &buffers,
                 out,

@@ -24,7 +24,7 @@ use crate::backend::weights::Weights;
 use crate::cache::{Cache, PageCopy, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
-use crate::program::{Program, Rows, Segment, SlotId};
+use crate::program::{Program, Purpose, Rows, Segment, SlotId};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -132,7 +132,8 @@ impl GpuExecutor {
                 lanes.push(segments);
             }
         }
-        let is_whole = matches!(&segments[..], [segment] if segment.steps == (0..program.steps.len()));
+        let is_whole = matches!(&segments[..], [segment] if segment.steps == (0..program.steps.len()))
+            && program.purpose == Purpose::Generate;
         let chooser = match program.output.filter(|_| is_whole) {
             Some(output) => Some(Chooser::new(gpu, &pipelines, program, output, &slots, &step).await?),
             None => None,
@@ -207,10 +208,13 @@ impl GpuExecutor {
     /// If this fails, the sequence is what it was before.
     pub async fn run(&mut self, batch: Batch<'_>, sequence: &mut Sequence) -> Result<Vec<f32>> {
         batch.check(self.program())?;
+        if self.program().purpose == Purpose::Embed {
+            return self.run_chunk(batch, sequence).await; // texts are never cut
+        }
         let before = sequence.len();
         let mut logits = vec![];
         for (tokens, outputs) in batch.chunks(self.chunk_tokens as usize, self.most_outputs()) {
-            match self.run_chunk(Batch { tokens, outputs: &outputs }, sequence).await {
+            match self.run_chunk(Batch { tokens, outputs: &outputs, texts: &[] }, sequence).await {
                 Ok(part) => logits.extend(part),
                 Err(error) => return Err(batch.undo(sequence, before, error)),
             }
@@ -234,7 +238,7 @@ impl GpuExecutor {
                 expected: "all of it in one".into(),
             }),
         };
-        batch.end(sequence, result)
+        batch.end(self.program(), sequence, result)
     }
 
     /// Which lane takes a batch of a size.
@@ -255,7 +259,7 @@ impl GpuExecutor {
         let copies = batch.begin(self.program(), sequence)?;
         let beginning = Some((Positions::next(sequence), &copies[..]));
         let result = self.submit(0, batch, beginning, &[], target).await;
-        batch.end(sequence, result).map(|mut slots| slots.pop().unwrap_or_default())
+        batch.end(self.program(), sequence, result).map(|mut slots| slots.pop().unwrap_or_default())
     }
 
     /// Copies pages that a sequence is about to write and others still read: to be done before the first segment of a

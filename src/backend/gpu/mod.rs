@@ -53,6 +53,7 @@ mod slots;
 pub mod sources;
 mod step;
 mod store;
+pub mod texts;
 pub mod tiers;
 mod trials;
 pub mod variants;

@@ -66,7 +66,7 @@ impl Traits {
         let mut vectors = HashSet::new();
         for node in &plan.nodes {
             let (key, has_bias) = match node {
-                Node::Embed { table, .. } => (table_key(program, *table), false),
+                Node::Embed { table, .. } | Node::AddRow { table, .. } => (table_key(program, *table), false),
                 Node::Product(stack) => {
                     (stack_key(program, stack), stack.products.iter().any(|product| product.bias.is_some()))
                 }

@@ -16,7 +16,8 @@
 
 use super::experts::Mixture;
 use crate::program::{
-    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Routing, Rows, Runs, Segment, SlotId, WeightId,
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Routing, RowOf, Rows, Runs, Sees, Segment, SlotId,
+    WeightId,
 };
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -26,6 +27,20 @@ use std::ops::Range;
 pub enum Node {
     /// The table's row of each token.
     Embed { table: WeightId, out: SlotId },
+    /// As [`Op::AddRow`].
+    AddRow { table: WeightId, row: RowOf, to: SlotId },
+    /// As [`Op::AttendTexts`].
+    AttendTexts {
+        queries: SlotId,
+        keys: SlotId,
+        values: SlotId,
+        heads: usize,
+        sees: Sees,
+        scale: f32,
+        softcap: Option<f32>,
+        most_bias: Option<f32>,
+        out: SlotId,
+    },
     /// Rows with outputs.
     Select { input: SlotId, out: SlotId },
     /// As [`Op::Norm`], of the sum of two slots if there is one to be added first. Without a kind the sum is all.
@@ -75,6 +90,8 @@ impl Node {
     fn reads(&self) -> Vec<SlotId> {
         match self {
             Node::Embed { .. } => vec![],
+            Node::AddRow { to, .. } => vec![*to],
+            Node::AttendTexts { queries, keys, values, .. } => vec![*queries, *keys, *values],
             Node::Select { input, .. } => vec![*input],
             Node::Norm { input, addend, second, .. } => {
                 let others = [addend.map(|addend| addend.slot), second.map(|second| second.slot)];
@@ -100,7 +117,8 @@ impl Node {
     /// The slots that it writes.
     fn writes(&self) -> Vec<SlotId> {
         match self {
-            Node::Embed { out, .. } | Node::Select { out, .. } => vec![*out],
+            Node::Embed { out, .. } | Node::Select { out, .. } | Node::AttendTexts { out, .. } => vec![*out],
+            Node::AddRow { to, .. } => vec![*to],
             Node::Norm { out, input, addend, second, .. } => {
                 let others = [addend.map(|_| *input), second.map(|second| second.slot)];
                 [*out].into_iter().chain(others.into_iter().flatten()).collect()
@@ -344,6 +362,10 @@ impl Plan {
             // A slice lies where it would be copied from.
             Op::Copy { parts, out } if self.is_slice(parts, *out) => return 1,
             Op::Copy { parts, out } => Node::Copy { parts: parts.clone(), out: *out },
+            &Op::AddRow { table, row, to } => Node::AddRow { table, row, to },
+            &Op::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out } => {
+                Node::AttendTexts { queries, keys, values, heads, sees, scale, softcap, most_bias, out }
+            }
             &Op::Scale { slot, factor } => Node::Scale { slot, factor },
             &Op::Softcap { slot, cap } => Node::Softcap { slot, cap },
         };

@@ -396,6 +396,7 @@ pub(super) fn curve(variant: Variant, activation: Activation) -> Variant {
         .flag("CLAMPED", activation == Activation::ClampedSilu)
         .flag("SIGMOID", activation == Activation::Sigmoid)
         .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
+        .flag("TANH", activation == Activation::Tanh)
 }
 
 impl Gate {

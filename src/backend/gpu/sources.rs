@@ -11,6 +11,7 @@ sources! {
     "argmax.wgsl"
     "attend_merge.wgsl"
     "attend_split.wgsl"
+    "attend_texts.wgsl"
     "attend_tile.wgsl"
     "check/dots.wgsl"
     "check/halves.wgsl"

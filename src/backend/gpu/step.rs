@@ -32,6 +32,12 @@ pub struct StepBuffers {
     pub ids: wgpu::Buffer,
     /// The indices of tokens whose logits are asked for.
     pub outputs: wgpu::Buffer,
+    /// The position of each token in its text.
+    pub positions: wgpu::Buffer,
+    /// A zero for each token.
+    pub zeros: wgpu::Buffer,
+    /// The first token and the end of each token's text.
+    pub texts: wgpu::Buffer,
     /// The page tables of all groups, one after the other.
     pub tables: wgpu::Buffer,
     /// Cosines and sines, of each rope, token and pair.
@@ -59,6 +65,9 @@ impl StepBuffers {
             step: buffer(gpu, "step", 16, BufferUsages::UNIFORM).await?,
             ids: storage("token ids", u64::from(chunk)).await?,
             outputs: storage("outputs", u64::from(chunk)).await?,
+            positions: storage("positions", u64::from(chunk)).await?,
+            zeros: storage("zeros", u64::from(chunk)).await?,
+            texts: storage("texts", u64::from(chunk) * 2).await?,
             tables: storage("page tables", u64::from(table_pages) * groups.max(1) as u64).await?,
             turns: storage("rotations", u64::from(pairs) * 2).await?,
             table_starts: (0..groups as u32).map(|group| group * table_pages).collect(),
@@ -81,9 +90,12 @@ impl StepBuffers {
             let table: Vec<u32> = pages.map(|page| page.map_or(NO_PAGE, |page| page.index() as u32)).collect();
             queue.write_buffer(&self.tables, u64::from(start) * 4, bytemuck::cast_slice(&table));
         }
+        if self.table_starts.is_empty() {
+            self.write_texts(gpu, batch, at);
+        }
         for ((rope, angles), &start) in ropes.iter().zip(angles).zip(&self.turn_starts) {
-            let positions = at.start..at.start + size.tokens;
-            let turns: Vec<[f32; 2]> = positions
+            let turns: Vec<[f32; 2]> = batch
+                .positions(at.start as usize)
                 .flat_map(|position| {
                     angles.iter().map(move |angle| {
                         let (sin, cos) = (position as f32 * angle).sin_cos();
@@ -93,5 +105,13 @@ impl StepBuffers {
                 .collect();
             queue.write_buffer(&self.turns, u64::from(start) * 8, bytemuck::cast_slice(&turns));
         }
+    }
+    /// Writes where the texts of a batch are: only programs that keep nothing ask.
+    fn write_texts(&self, gpu: &Gpu, batch: Batch, at: Positions) {
+        let positions: Vec<u32> = batch.positions(at.start as usize).map(|position| position as u32).collect();
+        let texts = batch.text_ranges().flat_map(|text| vec![[text.start as u32, text.end as u32]; text.len()]);
+        let texts: Vec<[u32; 2]> = texts.collect();
+        gpu.queue().write_buffer(&self.positions, 0, bytemuck::cast_slice(&positions));
+        gpu.queue().write_buffer(&self.texts, 0, bytemuck::cast_slice(&texts));
     }
 }

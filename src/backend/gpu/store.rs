@@ -38,7 +38,9 @@ impl Store {
         let mut store = Store { matrices: HashMap::new(), vectors: HashMap::new(), biases: HashMap::new(), nothing };
         for node in &plan.nodes {
             match node {
-                Node::Embed { table, .. } => store.matrix(gpu, weights, table_key(program, *table)).await?,
+                Node::Embed { table, .. } | Node::AddRow { table, .. } => {
+                    store.matrix(gpu, weights, table_key(program, *table)).await?
+                }
                 Node::Product(stack) => {
                     let key = stack_key(program, stack);
                     store.matrix(gpu, weights, key.clone()).await?;

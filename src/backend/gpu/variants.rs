@@ -1,16 +1,22 @@
 //! Every shader that can be asked for: so that tests can prove that other compilers take them, too.
 
 use super::shader::Variant;
-use super::{attention, embed, experts, products, rotate, rows, trials};
+use super::{attention, embed, experts, products, rotate, rows, texts, trials};
 use std::collections::HashSet;
 
 /// All variants, in all combinations of tiers that make a difference to their text.
 pub fn all() -> Vec<Variant> {
-    let families =
-        [rows::variants(), embed::variants(), products::variants(), attention::variants(), rotate::variants()];
-    let families = families.into_iter().chain([experts::variants()]);
+    let families = [
+        rows::variants(),
+        embed::variants(),
+        products::variants(),
+        attention::variants(),
+        rotate::variants(),
+        experts::variants(),
+        texts::variants(),
+    ];
     let mut texts = HashSet::new();
-    let mut all: Vec<Variant> = families.flatten().flat_map(tiers).collect();
+    let mut all: Vec<Variant> = families.into_iter().flatten().flat_map(tiers).collect();
     all.extend(trials::variants());
     // What cannot be expanded stays, for whoever asks for its text to see why.
     all.retain(|variant| variant.text().map_or(true, |text| texts.insert(text)));

@@ -88,6 +88,8 @@ pub(crate) struct Page<'a, Q, P> {
     pub query_of: Q,
     /// The positions of the page that it sees.
     pub seen_by: P,
+    /// For each softmax, what is taken off scores for each step away from where it stands in the page, and where that is.
+    pub fading_of: Option<&'a dyn Fn(usize) -> (f32, f32)>,
     pub keys: &'a [f32], // [PAGE, key_size]
     pub key_size: usize,
     pub values: &'a [f32], // [PAGE, value_stride]
@@ -131,6 +133,10 @@ impl<Q, P: Fn(usize) -> Range<usize>> Page<'_, Q, P> {
         match self.softcap {
             Some(cap) => scores.iter_mut().for_each(|score| *score = softcap(*score * self.scale, cap)),
             None => scores.iter_mut().for_each(|score| *score *= self.scale),
+        }
+        if let Some(fading_of) = self.fading_of {
+            let (slope, own) = fading_of(query);
+            scores.iter_mut().enumerate().for_each(|(at, score)| *score -= slope * (at as f32 - own).abs());
         }
         scores[..seen.start].fill(f32::NEG_INFINITY);
         scores[seen.end.max(seen.start)..].fill(f32::NEG_INFINITY);

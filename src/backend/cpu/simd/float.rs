@@ -285,3 +285,81 @@ impl<'a, X: Fn(usize) -> &'a [f32]> Task for Product<'_, X> {
         }
     }
 }
+
+/// Rows that lie side by side in a panel, and tokens that they are multiplied with at a time: as many sums as there are
+/// registers for.
+pub(crate) const PANEL_ROWS: usize = 2 * LANES;
+const PANEL_TOKENS: usize = 6;
+
+/// Decoded rows times many tokens, by panels in which the rows lie side by side: every number of a token is multiplied
+/// with a column of a panel, so that nothing has to be added up across lanes. Writes `out`.
+pub(crate) struct PanelProduct<'a, X> {
+    pub panels: &'a [[f32; PANEL_ROWS]], // [panels, columns]
+    pub columns: usize,
+    pub x: X,
+    pub tokens: usize,
+    pub rows: usize,        // the last panel may have fewer
+    pub out: &'a mut [f32], // [tokens, rows]
+}
+
+/// Puts rows side by side.
+pub(crate) fn panels(rows: &[f32], columns: usize) -> Vec<[f32; PANEL_ROWS]> {
+    let count = rows.len() / columns.max(1);
+    let mut panels = vec![[0.0; PANEL_ROWS]; count.div_ceil(PANEL_ROWS) * columns];
+    for (row, values) in rows.chunks_exact(columns.max(1)).enumerate() {
+        let (panel, lane) = (row / PANEL_ROWS, row % PANEL_ROWS);
+        let own = panels.get_mut(panel * columns..).unwrap_or_default();
+        own.iter_mut().zip(values).for_each(|(column, value)| column[lane] = *value);
+    }
+    panels
+}
+
+impl<'a, X: Fn(usize) -> &'a [f32]> PanelProduct<'_, X> {
+    /// A panel times T tokens.
+    #[inline(always)]
+    fn corner<S: Isa, const T: usize>(&mut self, s: S, panel: usize, token: usize) {
+        let columns = &self.panels[panel * self.columns..(panel + 1) * self.columns];
+        let x: [&[f32]; T] = std::array::from_fn(|t| (self.x)(token + t).get(..columns.len()).unwrap_or_default());
+        if x.iter().any(|x| x.len() != columns.len()) {
+            return;
+        }
+        let mut sums = [[s.splat_f32(0.0); 2]; T];
+        for (i, column) in columns.iter().enumerate() {
+            let w = [s.load_f32(&column[..LANES]), s.load_f32(&column[LANES..])];
+            for t in 0..T {
+                let x = s.splat_f32(x[t][i]);
+                sums[t] = [s.mul_add_f32(w[0], x, sums[t][0]), s.mul_add_f32(w[1], x, sums[t][1])];
+            }
+        }
+        let first = panel * PANEL_ROWS;
+        for t in 0..T {
+            let out =
+                self.out.get_mut((token + t) * self.rows + first..(token + t + 1) * self.rows).unwrap_or_default();
+            for (half, out) in out.chunks_mut(LANES).take(2).enumerate() {
+                out.iter_mut().zip(s.lanes(sums[t][half])).for_each(|(out, sum)| *out = sum);
+            }
+        }
+    }
+}
+
+impl<'a, X: Fn(usize) -> &'a [f32]> Task for PanelProduct<'_, X> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Isa>(mut self, s: S) {
+        for panel in 0..self.rows.div_ceil(PANEL_ROWS) {
+            let mut token = 0;
+            while token + PANEL_TOKENS <= self.tokens {
+                self.corner::<S, PANEL_TOKENS>(s, panel, token);
+                token += PANEL_TOKENS;
+            }
+            while token + 2 <= self.tokens {
+                self.corner::<S, 2>(s, panel, token);
+                token += 2;
+            }
+            if token < self.tokens {
+                self.corner::<S, 1>(s, panel, token);
+            }
+        }
+    }
+}

@@ -206,6 +206,7 @@ impl Task for Gate<'_> {
             Activation::ClampedSilu => both.for_each(|(gate, up)| *gate = clamped_silu(*gate, *up)),
             Activation::Sigmoid => both.for_each(|(gate, up)| *gate = sigmoid(*gate) * up),
             Activation::SquaredRelu => both.for_each(|(gate, up)| *gate = squared_relu(*gate) * up),
+            Activation::Tanh => both.for_each(|(gate, up)| *gate = tanh(*gate) * up),
         }
     }
 }
@@ -228,6 +229,7 @@ impl Task for Activate<'_> {
             Activation::SquaredRelu => values.for_each(|x| *x = squared_relu(*x)),
             Activation::ClampedSilu => values.for_each(|x| *x = clamped_silu(*x, 0.0)),
             Activation::Sigmoid => values.for_each(|x| *x = sigmoid(*x)),
+            Activation::Tanh => values.for_each(|x| *x = tanh(*x)),
         }
     }
 }
@@ -285,7 +287,8 @@ mod tests {
     #[test]
     fn curves_follow_their_specification() {
         for x in (-2000..2000).map(|i| i as f32 * 0.01) {
-            for activation in [Activation::Silu, Activation::Gelu, Activation::SquaredRelu, Activation::ClampedSilu] {
+            let curves = [Activation::Silu, Activation::Gelu, Activation::SquaredRelu, Activation::ClampedSilu];
+            for activation in curves.into_iter().chain([Activation::Tanh]) {
                 let expected = ops::activate(activation, x);
                 let (mut value, mut gate) = ([x], [x]);
                 Activate { activation, values: &mut value }.run(Scalar);
