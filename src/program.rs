@@ -63,6 +63,8 @@ pub struct KeyValues {
     pub value_size: usize,
     /// A value is the beginning of its key, and is not kept again.
     pub values_in_keys: bool,
+    /// They are kept as they are, whatever the others are rounded to.
+    pub exact: bool,
     /// How far back a token sees.
     pub reach: Reach,
 }
@@ -134,6 +136,8 @@ pub enum Activation {
     Silu,
     /// The tanh form of x · Φ(x).
     Gelu,
+    /// x itself: a gated unit is a product then.
+    Identity,
     /// x · sigmoid(1.702 x), with x at most 7; what it is multiplied with is squeezed between -7 and 7, and 1 added.
     ClampedSilu,
     /// sigmoid(x)
@@ -485,6 +489,17 @@ pub enum Op {
         /// The sum.
         out: SlotId,
     },
+    /// A causal convolution of each column by itself: the sum of what the last tokens have there, weighted.
+    Convolve {
+        /// Those of the batch.
+        input: SlotId,
+        /// Those of earlier tokens are its keys, one head after the other. It has a window of as many positions as there are weights.
+        over: KeyValuesId,
+        /// For each column one number for each of the tokens that count, the latest last.
+        weight: WeightId,
+        /// The sums.
+        out: SlotId,
+    },
     /// Puts rows together from pieces of others: parts of heads, or heads of parts.
     Copy {
         /// The pieces, which together make up the whole row of the result, each number of it once.
@@ -531,6 +546,7 @@ impl Op {
             Op::Route { logits, .. } => vec![*logits],
             Op::Experts { input, routes, .. } => [*input].into_iter().chain(*routes).collect(),
             Op::Mix { parts, routes, .. } => vec![*parts, *routes],
+            Op::Convolve { input, .. } => vec![*input],
             Op::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
             Op::Add { from, to } => vec![*from, *to],
         }
@@ -549,7 +565,7 @@ impl Op {
             Op::Store { .. } => vec![],
             Op::Attend { out, .. } | Op::AttendTexts { out, .. } | Op::Gate { out, .. } => vec![*out],
             Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
-            Op::Copy { out, .. } => vec![*out],
+            Op::Convolve { out, .. } | Op::Copy { out, .. } => vec![*out],
             Op::Add { to, .. } => vec![*to],
         }
     }
@@ -557,7 +573,7 @@ impl Op {
     /// The keys and values that it writes or reads.
     pub fn key_values(&self) -> Option<KeyValuesId> {
         match self {
-            Op::Store { to: id, .. } | Op::Attend { over: id, .. } => Some(*id),
+            Op::Store { to: id, .. } | Op::Attend { over: id, .. } | Op::Convolve { over: id, .. } => Some(*id),
             _ => None,
         }
     }
@@ -829,6 +845,9 @@ impl Program {
                     write!(f, ", from {used_groups} of {groups} groups")?;
                 }
                 Ok(())
+            }
+            Op::Convolve { input, over, weight: by, out } => {
+                write!(f, "convolve  {} = {} and cache {} * {}", slot(out), slot(input), over.0, weight(by))
             }
             Op::Mix { parts, routes, out } => {
                 write!(f, "mix       {} = {} by {}", slot(out), slot(parts), slot(routes))

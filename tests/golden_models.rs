@@ -205,7 +205,7 @@ fn committed_models() {
 #[test]
 fn all_models_of_these_families() {
     let Some(folder) = large_set("models") else { return };
-    for name in LARGE_SET.iter().chain(&["glm4"]) {
+    for name in LARGE_SET.iter().chain(&["glm4", "lfm2"]) {
         let golden = Golden::open(&folder, name);
         check(&golden);
         check_executor(&golden);

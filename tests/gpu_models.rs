@@ -250,7 +250,7 @@ fn families_with_more_in_their_layers() {
 
 #[test]
 fn mixtures_of_experts() {
-    check_families(&["mixtral", "qwen3moe", "gpt-oss"]);
+    check_families(&["mixtral", "qwen3moe", "gpt-oss", "lfm2"]);
 }
 
 #[test]

@@ -7,10 +7,10 @@ use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};
 use kiln::backend::cpu::ops;
 use kiln::backend::gpu::Gpu;
 use kiln::backend::gpu::rows::{
-    ArgmaxParams, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams, SoftcapParams,
-    TemperParams, TopKParams, View, quantized_bytes,
+    ArgmaxParams, CURVES, Gate, GateParams, Kernel, Norm, NormParams, QuantizeParams, ScaleParams, SelectParams,
+    SoftcapParams, TemperParams, TopKParams, View, quantized_bytes,
 };
-use kiln::program::{Activation, NormKind};
+use kiln::program::NormKind;
 
 /// Rows and columns.
 const SHAPES: [(usize, usize); 8] = [(1, 1), (3, 31), (9, 33), (3, 65), (1, 257), (3, 257), (1, 4100), (9, 4100)];
@@ -402,9 +402,7 @@ fn norms_that_cannot_be() {
 #[test]
 fn gates() {
     everywhere(|gpu, random, rows, width| {
-        let curves =
-            [Activation::Silu, Activation::Gelu, Activation::ClampedSilu, Activation::Sigmoid, Activation::SquaredRelu];
-        for activation in curves {
+        for activation in CURVES {
             let bits = random.word();
             let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
             let gate = Gate { activation, is_gated, in_place, quantize };

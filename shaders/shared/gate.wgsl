@@ -1,6 +1,6 @@
 // Gated units: a curve of one number, times another.
 //
-// Flags: GELU, CLAMPED, SIGMOID, SQUARED_RELU, TANH, or else the curve is SiLU. CPU twins: `activate` and `gate` in
+// Flags: GELU, CLAMPED, SIGMOID, SQUARED_RELU, TANH, IDENTITY, or else the curve is SiLU. CPU twins: `activate` and `gate` in
 // `backend/cpu/ops.rs`.
 
 // The exponent is held where the power is finite.
@@ -22,11 +22,15 @@ fn curve(x: f32) -> f32 {
 #if TANH
     return tanh(clamp(x, -20.0, 20.0));
 #else
+#if IDENTITY
+    return x;
+#else
 #if GELU
     // 1 + tanh(y) is twice the sigmoid of 2 y.
     return x * sigmoid(1.5957691216 * x * (1.0 + 0.044715 * x * x));
 #else
     return x * sigmoid(x);
+#end
 #end
 #end
 #end

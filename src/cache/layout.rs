@@ -37,11 +37,19 @@ pub struct CacheLayer {
     pub key_size: u32,
     /// The values of one value; 0 where values are read from the keys.
     pub value_size: u32,
+    /// It keeps what it is given, whatever the format of the others.
+    pub exact: bool,
 }
 
 impl CacheLayer {
+    /// The format of this layer in a cache of a format.
+    pub const fn format(&self, of_cache: CacheFormat) -> CacheFormat {
+        if self.exact { CacheFormat::F32 } else { of_cache }
+    }
+
     /// The bytes of one position: keys and values of all heads.
-    pub const fn position_bytes(&self, format: CacheFormat) -> u64 {
+    pub const fn position_bytes(&self, of_cache: CacheFormat) -> u64 {
+        let format = self.format(of_cache);
         (self.kv_heads as u64).saturating_mul(format.row_bytes(self.key_size) + format.row_bytes(self.value_size))
     }
 }
@@ -76,6 +84,7 @@ impl CacheGroup {
                 kv_heads: kept.heads as u32,
                 key_size: kept.key_size as u32,
                 value_size: if kept.values_in_keys { 0 } else { kept.value_size as u32 },
+                exact: kept.exact,
             };
             (kept.reach.most_seen().map(|positions| positions as u32), layer)
         }))

@@ -35,7 +35,7 @@
 //! ```
 //! use kiln::cache::{Cache, CacheGroup, CacheLayer, CacheLimits};
 //!
-//! let layer = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128 };
+//! let layer = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128, exact: false };
 //! let cache = Cache::new(vec![CacheGroup { window: None, layers: vec![layer] }], CacheLimits::new(4096))?;
 //! let mut sequence = cache.sequence();
 //! for copy in sequence.reserve(5)? {

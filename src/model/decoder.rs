@@ -1,5 +1,6 @@
 //! The steps of a decoder-only transformer, with a flag for everything in which families differ.
 
+mod convolution;
 mod experts;
 mod latent;
 mod layer_inputs;
@@ -63,6 +64,10 @@ pub(super) struct Decoder {
     pub experts: Option<Experts>,
     /// Each head has one more score, of nothing.
     pub sinks: bool,
+    /// How many tokens the convolution counts that layers without heads of keys have in place of attention.
+    pub convolution: Option<usize>,
+    /// What the norm behind the last layer is called.
+    pub final_norm: &'static str,
     pub activation: Activation,
     /// Whether what the activation gives is multiplied with another matrix's product.
     pub gated: bool,
@@ -169,6 +174,8 @@ impl Decoder {
             post_norms: false,
             experts: None,
             sinks: false,
+            convolution: None,
+            final_norm: "output_norm",
             activation: Activation::Silu,
             gated: true,
             fused_gate_up: false,
@@ -259,7 +266,10 @@ impl Writer<'_, '_> {
         for layer in 0..hyper.layers {
             self.layer = Some(layer);
             let last = layer + 1 == hyper.layers;
-            stream = self.attention(layer, stream, last)?;
+            stream = match flags.convolution.filter(|_| hyper.kv_heads[layer] == 0) {
+                Some(kernel) => self.convolution(layer, kernel, stream, last)?,
+                None => self.attention(layer, stream, last)?,
+            };
             self.feed_forward(layer, stream)?;
             self.add_layer_input(layer, stream)?;
             if let Some(factor) = self.tensors.number(&format!("blk.{layer}.layer_output_scale.weight"))? {
@@ -267,7 +277,7 @@ impl Writer<'_, '_> {
             }
         }
         self.layer = None;
-        self.norm("output_norm", stream.residual, stream.normed, hyper.width)?;
+        self.norm(flags.final_norm, stream.residual, stream.normed, hyper.width)?;
         if flags.purpose == Purpose::Embed {
             self.program.output = Some(stream.normed);
             return Ok(());
@@ -338,7 +348,8 @@ impl Writer<'_, '_> {
             self.query_key_norm(layer, own, key_size)?;
         }
         let reach = windowed.map_or(Reach::All, |window| window.reach);
-        let kept = KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, reach };
+        let kept =
+            KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, exact: false, reach };
         self.attend([queries, keys, values, sums], kept, earlier)?;
         self.leave_attention(layer, sums, stream, last)
     }

@@ -177,6 +177,17 @@ impl<'m> Hyper<'m> {
         self.metadata.bool(&self.key(name))
     }
 
+    /// How many tokens the convolutions count that some families have in place of attention.
+    pub fn convolution(&self) -> Result<Option<usize>> {
+        const KEY: &str = "shortconv.l_cache";
+        match self.optional(KEY)? {
+            Some(kernel) if kernel == 0 || kernel > MOST_CONVOLVED => {
+                Err(Error::metadata(self.key(KEY), kernel.to_string(), format!("1 to {MOST_CONVOLVED}")))
+            }
+            kernel => Ok(kernel),
+        }
+    }
+
     fn required(&self, name: &str) -> Result<usize> {
         match self.optional(name)? {
             Some(value) if value > 0 => Ok(value),
@@ -226,6 +237,9 @@ impl<'m> Hyper<'m> {
             if heads == 0 {
                 return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
             }
+            if kv_heads == 0 && self.convolution()?.is_some() {
+                continue;
+            }
             if kv_heads == 0 || heads % kv_heads != 0 {
                 let found = format!("{kv_heads} in layer {layer}");
                 return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
@@ -248,6 +262,7 @@ impl<'m> Hyper<'m> {
 }
 
 const MOST_LAYERS: usize = 512;
+const MOST_CONVOLVED: usize = 64;
 const MOST_HEAD_SIZE: usize = 4096;
 
 impl Scaling {

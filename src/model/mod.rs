@@ -26,6 +26,7 @@ mod granite;
 mod head;
 mod hunyuan;
 mod hyper;
+mod lfm2;
 mod llama;
 mod llama4;
 mod mistral3;
@@ -99,6 +100,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("hunyuan-dense", hunyuan::flags),
     ("hunyuan_vl", hunyuan::flags),
     ("internlm2", llama::flags),
+    ("lfm2", lfm2::flags),
+    ("lfm2moe", lfm2::with_experts),
     ("llama4", llama4::flags),
     ("mistral3", mistral3::flags),
     ("nemotron", nemotron::flags),

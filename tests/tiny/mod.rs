@@ -93,6 +93,8 @@ impl Tiny {
             "gemma2" | "gpt-oss" | "smollm3" | "cohere2" | "llama4" => Sizes::new(5),
             "gemma3" | "gemma-embedding" => Sizes { width: 64, ..Sizes::new(7) },
             "gemma4" => Sizes { width: 64, ..Sizes::new(6) },
+            // Layers without heads of keys are convolutions.
+            "lfm2" | "lfm2moe" => Sizes { kv_heads: vec![0, 2, 0, 0, 2], ..Sizes::new(5) },
             _ => Sizes::new(2),
         };
         Tiny::with_sizes(architecture, sizes)
@@ -136,6 +138,7 @@ impl Tiny {
                 tiny.set("attention.causal", false).set("pooling_type", 1)
             }
             encoder if encoders::ENCODERS.contains(&encoder) => return tiny.encoder(),
+            "lfm2" | "lfm2moe" => tiny.set("shortconv.l_cache", 3),
             "granite" | "granitemoe" => tiny
                 .set("embedding_scale", 1.5f32)
                 .set("residual_scale", 0.7f32)
@@ -159,8 +162,11 @@ impl Tiny {
             false => tiny,
         };
         let width = sizes.width;
-        let mut tiny = tiny.add("token_embd.weight", &[width, Sizes::VOCABULARY]).add("output_norm.weight", &[width]);
-        if !architecture.starts_with("gemma") && !["command-r", "cohere2", "bitnet"].contains(&architecture) {
+        let mut tiny = tiny.add("token_embd.weight", &[width, Sizes::VOCABULARY]);
+        let final_norm = if architecture.starts_with("lfm2") { "token_embd_norm.weight" } else { "output_norm.weight" };
+        tiny = tiny.add(final_norm, &[width]);
+        let is_tied = ["command-r", "cohere2", "bitnet", "lfm2", "lfm2moe"].contains(&architecture);
+        if !architecture.starts_with("gemma") && !is_tied {
             tiny = tiny.add("output.weight", &[width, Sizes::VOCABULARY]);
         }
         if architecture == "phi2" {
@@ -172,7 +178,7 @@ impl Tiny {
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
             "qwen2moe" | "qwen3moe" | "gpt-oss" | "olmoe" | "granitemoe" | "minimax-m2" => tiny.experts(0),
-            "deepseek2" | "glm4moe" | "ernie4_5-moe" | "bailingmoe2" => tiny.experts(1),
+            "deepseek2" | "glm4moe" | "ernie4_5-moe" | "bailingmoe2" | "lfm2moe" => tiny.experts(1),
             _ => tiny,
         }
     }
@@ -206,7 +212,10 @@ impl Tiny {
         if is(&["ernie4_5-moe"]) {
             tiny = tiny.set("interleave_moe_layer_step", 1).set("expert_shared_feed_forward_length", 64);
         }
-        if is(&["ernie4_5-moe", "deepseek2", "glm4moe", "bailingmoe2"]) {
+        if is(&["lfm2moe"]) {
+            tiny = tiny.set("expert_gating_func", 2);
+        }
+        if is(&["ernie4_5-moe", "deepseek2", "glm4moe", "bailingmoe2", "lfm2moe"]) {
             tiny = tiny.set("leading_dense_block_count", from_layer as u32);
         }
         if is(&["glm4moe", "bailingmoe2"]) {
@@ -238,7 +247,7 @@ impl Tiny {
                 parts.push(("ffn_up_shexp.weight", vec![width, 48]));
                 parts.push(("ffn_down_shexp.weight", vec![48, width]));
             }
-            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2", "minimax-m2"]) {
+            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2", "minimax-m2", "lfm2moe"]) {
                 parts.push(("exp_probs_b.bias", vec![count]));
             }
             if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2"]) {
@@ -264,10 +273,17 @@ impl Tiny {
         let (queries, keys, inner) = (heads * head_size, kv_heads * head_size, self.sizes.inner[layer]);
         let architecture = self.architecture.clone();
         let is = |names: &[&str]| names.contains(&architecture.as_str());
-        let mut parts: Vec<(&str, Vec<usize>)> =
-            vec![("attn_output.weight", vec![queries, width]), ("ffn_down.weight", vec![inner, width])];
-        let rotated = head_size / 2;
-        if is(&["deepseek2"]) {
+        let mut parts: Vec<(&str, Vec<usize>)> = vec![("ffn_down.weight", vec![inner, width])];
+        let (rotated, is_convolution) = (head_size / 2, kv_heads == 0);
+        if is_convolution {
+            parts.push(("shortconv.in_proj.weight", vec![width, 3 * width]));
+            parts.push(("shortconv.conv.weight", vec![3, width]));
+            parts.push(("shortconv.out_proj.weight", vec![width, width]));
+        } else {
+            parts.push(("attn_output.weight", vec![queries, width]));
+        }
+        if is_convolution {
+        } else if is(&["deepseek2"]) {
             parts.push(("attn_q_a.weight", vec![width, 40]));
             parts.push(("attn_q_a_norm.weight", vec![40]));
             parts.push(("attn_q_b.weight", vec![40, queries]));
@@ -323,6 +339,10 @@ impl Tiny {
             "hunyuan_vl",
             "bailingmoe2",
         ]) {
+            parts.push(("attn_q_norm.weight", vec![head_size]));
+            parts.push(("attn_k_norm.weight", vec![head_size]));
+        }
+        if is(&["lfm2", "lfm2moe"]) && !is_convolution {
             parts.push(("attn_q_norm.weight", vec![head_size]));
             parts.push(("attn_k_norm.weight", vec![head_size]));
         }

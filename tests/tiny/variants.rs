@@ -35,6 +35,7 @@ pub fn all() -> Vec<Variant> {
         gpt_oss,
         deepseek,
         more_experts,
+        lfm2,
     ];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
@@ -77,7 +78,7 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let tiny = mix_rope(Tiny::with_sizes(family, sizes.clone()), head_size, &mut pick);
     let tiny = match family {
         "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" => mix_windows(tiny, &mut pick),
-        "gemma" | "command-r" | "bitnet" => tiny,
+        "gemma" | "command-r" | "bitnet" | "lfm2" | "lfm2moe" => tiny,
         "deepseek2" => return tiny.set("expert_group_count", pick(&[0, 2, 4]) as u32),
         family if UNTIED.contains(&family) => tiny,
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
@@ -329,6 +330,14 @@ fn deepseek(add: Add) {
     }
     let old = old.set("attention.head_count_kv", 4).set("attention.key_length", 32);
     add("old", old.set("attention.value_length", 32).add_to_layers("attn_kv_b.weight", &[32, 4 * (16 + 32)]));
+}
+
+fn lfm2(add: Add) {
+    add("plain", Tiny::new("lfm2"));
+    add("untied", Tiny::new("lfm2").add("output.weight", &[128, Sizes::VOCABULARY]));
+    let convolution_last = Sizes { kv_heads: vec![2, 0], ..Sizes::new(2) };
+    add("convolution-last", Tiny::with_sizes("lfm2", convolution_last));
+    add("plain", Tiny::new("lfm2moe"));
 }
 
 fn more_experts(add: Add) {

@@ -9,7 +9,7 @@ use super::attention::Attention;
 use super::experts::{Sorted, multiply_experts};
 use super::matmul::{Finish, forms, matmul_then};
 use super::matrix::{Matrix, MatrixOptions, Stack};
-use super::memory::{self, PageMemory, store};
+use super::memory::{self, PageMemory, convolved_before, store};
 use super::ops;
 use super::pool::Pool;
 use super::simd::rows::{Activate, Add, Gate, Norm, Rotate, Softcap, Turn};
@@ -329,6 +329,23 @@ impl Executor {
                     let rows = parts.chunks(width * used).zip(routes.chunks(2 * used)).skip(first);
                     for (sum, (parts, routes)) in sums.chunks_mut(width).zip(rows) {
                         ops::mix(parts, &routes[used..], sum);
+                    }
+                });
+            }
+            Op::Convolve { input, over, weight, out } => {
+                let (width, weights, weight) = (self.width(*input), self.weights.clone(), *weight);
+                let earlier = convolved_before(self.program(), (*over, run.positions), run.memory)?;
+                let (input, first) = (slots[input.0].clone(), earlier.len() / width.max(1));
+                self.pool.change(to_write(slots, *out), rows_of(width), move |index, sums| {
+                    for (token, sums) in (index * rows_of(width) / width..).zip(sums.chunks_mut(width)) {
+                        let weight = weights.vector(weight);
+                        let (end, kernel) = (first + token + 1, weight.len() / width);
+                        let start = end.saturating_sub(kernel);
+                        let rows = (start..end).map(|row| match row.checked_sub(first) {
+                            None => &earlier[row * width..][..width],
+                            Some(row) => &input[row * width..][..width],
+                        });
+                        ops::convolve(rows, weight, sums);
                     }
                 });
             }

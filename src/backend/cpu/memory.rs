@@ -7,10 +7,10 @@
 use super::simd::float::{Narrow, Widen};
 use super::simd::{Level, on};
 use crate::Result;
-use crate::backend::batch::{Batch, Positions, missing_page};
+use crate::backend::batch::{Batch, Positions, missing_page, place_of};
 use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence};
 use crate::gguf::TensorType;
-use crate::program::Program;
+use crate::program::{KeyValuesId, Program};
 use crate::quant::Format;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 /// A clone is a handle to read by. As long as one is held, whoever stores gets a copy of everything to write to.
 #[derive(Debug, Clone)]
 pub struct PageMemory {
-    format: &'static Format,
     groups: Arc<Vec<Group>>,
 }
 
@@ -37,6 +36,7 @@ struct Group {
 #[derive(Debug, Clone, Copy)]
 struct Layer {
     shape: CacheLayer,
+    format: &'static Format,
     start: usize,
     key_bytes: usize,   // of one head at one position
     value_bytes: usize, // likewise
@@ -60,21 +60,22 @@ impl PageMemory {
 
     /// The same for only some of its layers.
     pub fn of_layers(cache: &Cache, own: &HashSet<u32>, format: CacheFormat) -> Result<Self> {
-        let row_bytes = |size: u32| format.row_bytes(size) as usize;
-        let format_of_rows = Format::of(format.tensor_type())?;
         let groups = cache.groups().iter().map(|group| {
             let mut page_bytes = 0;
             let layers = group.layers.iter().map(|&shape| {
+                let kept = shape.format(format);
+                let row_bytes = |size: u32| kept.row_bytes(size) as usize;
                 let (key_bytes, value_bytes) = (row_bytes(shape.key_size), row_bytes(shape.value_size));
-                let layer = Layer { shape, start: page_bytes, key_bytes, value_bytes };
+                let format = Format::of(kept.tensor_type())?;
+                let layer = Layer { shape, format, start: page_bytes, key_bytes, value_bytes };
                 let heads = if own.contains(&shape.layer) { shape.kv_heads } else { 0 };
                 page_bytes += PAGE_POSITIONS as usize * heads as usize * (key_bytes + value_bytes);
-                layer
+                Ok(layer)
             });
-            let layers = layers.collect();
-            Group { layers, page_bytes, pages: vec![] }
+            let layers = layers.collect::<Result<_>>()?;
+            Ok(Group { layers, page_bytes, pages: vec![] })
         });
-        Ok(PageMemory { format: format_of_rows, groups: Arc::new(groups.collect()) })
+        Ok(PageMemory { groups: Arc::new(groups.collect::<Result<_>>()?) })
     }
 
     /// Copies a page that a sequence is about to write and others still read.
@@ -92,8 +93,9 @@ impl PageMemory {
         keys: &[f32],   // [heads, key_size]
         values: &[f32], // [heads, value_size]; nothing where values are in the keys
     ) -> Result<()> {
-        let (format, group) = (self.format, &mut Arc::make_mut(&mut self.groups)[place.group]);
+        let group = &mut Arc::make_mut(&mut self.groups)[place.group];
         let (layer, offset) = (group.layers[place.index], offset as usize);
+        let format = layer.format;
         let page = group.page(page);
         let value_size = layer.shape.value_size as usize;
         for (head, key) in keys.chunks(layer.shape.key_size as usize).enumerate() {
@@ -125,7 +127,7 @@ impl PageMemory {
             (value_rows, layer.value_bytes, value_size as usize, values),
         ] {
             let rows = &page[start + positions.start * row_bytes..start + positions.end * row_bytes];
-            decode(self.format, rows, row_bytes, size, &mut out[positions.start * size..positions.end * size])?;
+            decode(layer.format, rows, row_bytes, size, &mut out[positions.start * size..positions.end * size])?;
         }
         Ok(())
     }
@@ -173,6 +175,29 @@ pub(super) fn store(
         memory.store(place, slot, keys, values)?;
     }
     Ok(())
+}
+
+/// The rows of earlier tokens that a convolution counts, one after the other: fewer at the beginning of a sequence.
+pub(super) fn convolved_before(
+    program: &Program,
+    (over, positions): (KeyValuesId, Positions),
+    memory: &PageMemory,
+) -> Result<Vec<f32>> {
+    const PAGE: usize = PAGE_POSITIONS as usize;
+    let (kept, place) = (program.key_values[over.0], place_of(program, over, positions.sequence)?);
+    let (start, size) = (positions.start as usize, kept.key_size);
+    let mut rows = vec![];
+    let mut page_rows = vec![0.0; PAGE * size];
+    for position in kept.reach.first_seen(start)..start {
+        let slot = positions.sequence.slot_of(place.group, position as u32);
+        let (page, offset) = slot.ok_or_else(|| missing_page(position))?;
+        let offset = offset as usize;
+        for head in 0..kept.heads {
+            memory.load(place, page, head, offset..offset + 1, &mut page_rows, &mut [])?;
+            rows.extend_from_slice(&page_rows[offset * size..(offset + 1) * size]);
+        }
+    }
+    Ok(rows)
 }
 
 /// Encodes a row; the last block is filled up with zeros.

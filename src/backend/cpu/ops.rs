@@ -126,6 +126,21 @@ pub fn attend_fading<'a>(
     }
 }
 
+/// A causal convolution of each column by itself. Tokens before the first are zero.
+pub fn convolve<'a>(
+    rows: impl DoubleEndedIterator<Item = &'a [f32]>, // [width] each, of the last tokens, the latest last
+    weight: &[f32],                                   // [width, kernel]
+    sums: &mut [f32],                                 // [width]
+) {
+    let kernel = weight.len() / sums.len().max(1);
+    sums.fill(0.0);
+    for (tap, row) in (0..kernel).rev().zip(rows.rev()) {
+        for ((sum, x), weights) in sums.iter_mut().zip(row).zip(weight.chunks(kernel)) {
+            *sum += x * weights[tap];
+        }
+    }
+}
+
 /// Exponentials, scaled so that they add up to one.
 pub fn softmax(values: &mut [f32]) {
     let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -158,6 +173,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
             let x = x.min(CLAMP);
             x / (1.0 + (-1.702 * x).exp())
         }
+        Activation::Identity => x,
         Activation::Gelu => {
             const ROOT_2_OVER_PI: f32 = 0.797_884_6;
             0.5 * x * (1.0 + (ROOT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
@@ -374,6 +390,16 @@ mod tests {
         let mut sum = [9.0; 2];
         mix(&[1.0, 2.0, 10.0, 20.0], &[0.5, 0.1], &mut sum);
         assert_near(&sum, &[1.5, 3.0]);
+    }
+
+    #[test]
+    fn convolutions_weigh_the_last_tokens() {
+        let rows: [&[f32]; 3] = [&[1.0, 10.0], &[2.0, 20.0], &[3.0, 30.0]];
+        let (mut sums, weight) = ([7.0; 2], [100.0, 10.0, 1.0, 0.0, 0.0, 1.0]);
+        convolve(rows.into_iter(), &weight, &mut sums);
+        assert_near(&sums, &[123.0, 30.0]);
+        convolve(rows[1..].iter().copied(), &weight, &mut sums);
+        assert_near(&sums, &[23.0, 30.0]); // nothing stands before the first
     }
 
     #[test]

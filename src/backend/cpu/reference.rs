@@ -2,7 +2,7 @@
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
-use super::memory::{self, PageMemory, store};
+use super::memory::{self, PageMemory, convolved_before, store};
 use super::ops::{self, Fading};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, missing_page, place_of};
@@ -131,6 +131,17 @@ impl Reference {
                 let parts = slots[parts.0].chunks(width * used).zip(slots[routes.0].chunks(2 * used));
                 for (sum, (parts, routes)) in sums.chunks_mut(width).zip(parts) {
                     ops::mix(parts, &routes[used..], sum);
+                }
+                slots[out.0] = sums;
+            }
+            Op::Convolve { input, over, weight, out } => {
+                let width = self.width(*input);
+                let earlier = convolved_before(self.program(), (*over, Positions::next(sequence)), memory)?;
+                let rows: Vec<&[f32]> = earlier.chunks(width).chain(slots[input.0].chunks(width)).collect();
+                let mut sums = vec![0.0; slots[input.0].len()];
+                let first = earlier.len() / width.max(1);
+                for (token, sums) in sums.chunks_mut(width).enumerate() {
+                    ops::convolve(rows[..=first + token].iter().copied(), self.weights.vector(*weight), sums);
                 }
                 slots[out.0] = sums;
             }

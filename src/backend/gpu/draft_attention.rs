@@ -173,7 +173,8 @@ impl Drafting<'_> {
         Ok((drafts, rounded.is_some()))
     }
 
-    fn pages_of(&self, over: KeyValuesId) -> Result<(LayerPlace, &LayerPages)> {
+    /// Where the pages of keys and values are.
+    pub(super) fn pages_of(&self, over: KeyValuesId) -> Result<(LayerPlace, &LayerPages)> {
         let layer = self.program.key_values[over.0].layer as u32;
         let place = self.cache.place_of(layer).ok_or_else(missing)?;
         Ok((place, self.pages.layer(place).ok_or_else(missing)?))

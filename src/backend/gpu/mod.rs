@@ -23,6 +23,7 @@
 
 pub mod attention;
 mod choice;
+pub mod convolve;
 pub mod device;
 mod draft;
 mod draft_attention;

@@ -77,6 +77,8 @@ pub enum Node {
     Route { logits: SlotId, routing: Routing, out: SlotId },
     /// As [`Op::Mix`], or added to what is there.
     Mix { parts: SlotId, routes: SlotId, out: SlotId, add: bool },
+    /// As [`Op::Convolve`].
+    Convolve { input: SlotId, over: KeyValuesId, weight: WeightId, out: SlotId },
     /// As [`Op::Copy`].
     Copy { parts: Vec<Runs>, out: SlotId },
     /// As [`Op::Scale`].
@@ -102,6 +104,7 @@ impl Node {
                 stack.add.then_some(stack.out).into_iter().chain(routes).collect()
             }
             Node::Route { logits, .. } => vec![*logits],
+            Node::Convolve { input, .. } => vec![*input],
             Node::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
             Node::Mix { parts, routes, out, add } => [*parts, *routes].into_iter().chain(add.then_some(*out)).collect(),
             Node::Rotate(rotation) => {
@@ -127,7 +130,8 @@ impl Node {
             Node::Product(stack) => stack.products.iter().map(|product| product.out).collect(),
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
             Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
-            Node::Route { out, .. } | Node::Mix { out, .. } | Node::Copy { out, .. } => vec![*out],
+            Node::Route { out, .. } | Node::Mix { out, .. } => vec![*out],
+            Node::Convolve { out, .. } | Node::Copy { out, .. } => vec![*out],
             Node::Scale { slot, .. } | Node::Softcap { slot, .. } | Node::Temper { slot, .. } => vec![*slot],
         }
     }
@@ -143,6 +147,7 @@ impl Node {
             Node::Rotate(Rotation { norm: Some(norm), .. }) => [Some(norm.queries), Some(norm.keys), None, None],
             Node::Attend { sinks, .. } => [*sinks, None, None, None],
             Node::Route { routing, .. } => [routing.bias, None, None, None],
+            Node::Convolve { weight, .. } => [Some(*weight), None, None, None],
             _ => [None; 4],
         };
         all.into_iter().flatten().collect()
@@ -359,6 +364,7 @@ impl Plan {
                 }
                 _ => Node::Mix { parts, routes, out, add: false },
             },
+            &Op::Convolve { input, over, weight, out } => Node::Convolve { input, over, weight, out },
             // A slice lies where it would be copied from.
             Op::Copy { parts, out } if self.is_slice(parts, *out) => return 1,
             Op::Copy { parts, out } => Node::Copy { parts: parts.clone(), out: *out },

@@ -389,6 +389,17 @@ impl GateParams {
     }
 }
 
+/// All curves.
+pub const CURVES: [Activation; 7] = [
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::ClampedSilu,
+    Activation::Sigmoid,
+    Activation::SquaredRelu,
+    Activation::Tanh,
+    Activation::Identity,
+];
+
 /// Sets the flag of a curve, as `shaders/shared/gate.wgsl` has it.
 pub(super) fn curve(variant: Variant, activation: Activation) -> Variant {
     variant
@@ -397,6 +408,7 @@ pub(super) fn curve(variant: Variant, activation: Activation) -> Variant {
         .flag("SIGMOID", activation == Activation::Sigmoid)
         .flag("SQUARED_RELU", activation == Activation::SquaredRelu)
         .flag("TANH", activation == Activation::Tanh)
+        .flag("IDENTITY", activation == Activation::Identity)
 }
 
 impl Gate {
@@ -547,9 +559,7 @@ pub(super) fn variants() -> Vec<Variant> {
             }
         }
     }
-    let curves =
-        [Activation::Silu, Activation::Gelu, Activation::ClampedSilu, Activation::Sigmoid, Activation::SquaredRelu];
-    for activation in curves {
+    for activation in CURVES {
         for bits in 0..8 {
             let [is_gated, in_place, quantize] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
             variants.push(Gate { activation, is_gated, in_place, quantize }.variant());

@@ -16,6 +16,7 @@ sources! {
     "check/dots.wgsl"
     "check/halves.wgsl"
     "check/lanes.wgsl"
+    "convolve.wgsl"
     "copy.wgsl"
     "draw.wgsl"
     "embed.wgsl"

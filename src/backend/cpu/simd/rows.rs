@@ -202,6 +202,7 @@ impl Task for Gate<'_> {
         let both = self.gate.iter_mut().zip(self.up);
         match self.activation {
             Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
+            Activation::Identity => both.for_each(|(gate, up)| *gate *= up),
             Activation::Gelu => both.for_each(|(gate, up)| *gate = gelu(*gate) * up),
             Activation::ClampedSilu => both.for_each(|(gate, up)| *gate = clamped_silu(*gate, *up)),
             Activation::Sigmoid => both.for_each(|(gate, up)| *gate = sigmoid(*gate) * up),
@@ -225,6 +226,7 @@ impl Task for Activate<'_> {
         let values = self.values.iter_mut();
         match self.activation {
             Activation::Silu => values.for_each(|x| *x = silu(*x)),
+            Activation::Identity => {}
             Activation::Gelu => values.for_each(|x| *x = gelu(*x)),
             Activation::SquaredRelu => values.for_each(|x| *x = squared_relu(*x)),
             Activation::ClampedSilu => values.for_each(|x| *x = clamped_silu(*x, 0.0)),
