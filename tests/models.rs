@@ -174,9 +174,21 @@ fn earlier_tokens_matter_and_their_order_too() {
 fn windows_end_where_they_should() {
     // In each of two layers a token sees four others, so in the end it hears of eight.
     let tiny = Tiny::with_sizes("gemma2", Sizes::new(2)).set("attention.sliding_window", 5);
-    let model = load(&tiny.set("attention.sliding_window_pattern", 0)).unwrap();
-    let last = |tokens: &[u32]| whole(&model, tokens).split_off((TOKENS - 1) * Sizes::VOCABULARY);
-    for (back, seen) in [(8, true), (9, false)] {
+    assert_last_hears_of(&load(&tiny.set("attention.sliding_window_pattern", 0)).unwrap(), 8);
+}
+
+#[test]
+fn chunks_end_where_they_should() {
+    // However many layers there are: the last of 29 tokens is the fifth of its chunk.
+    let tiny = Tiny::with_sizes("llama4", Sizes::new(3)).set("attention.sliding_window", 8);
+    assert_last_hears_of(&load(&tiny).unwrap(), 4);
+}
+
+/// That the last token's logits depend on so many tokens before it, and on none farther back.
+#[track_caller]
+fn assert_last_hears_of(model: &Reference, tokens_back: usize) {
+    let last = |tokens: &[u32]| whole(model, tokens).split_off((TOKENS - 1) * Sizes::VOCABULARY);
+    for (back, seen) in [(tokens_back, true), (tokens_back + 1, false)] {
         let mut tokens = tokens();
         let before = last(&tokens);
         tokens[TOKENS - 1 - back] ^= 1;
