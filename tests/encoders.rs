@@ -37,7 +37,7 @@ impl Golden {
             program: model::program(&file, ProgramOptions { context: 256 }).unwrap(),
             file,
             tokens: facts["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect(),
-            rows: bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            rows: floats(&bytes),
         }
     }
 
@@ -83,7 +83,23 @@ fn check(golden: &Golden, what: &str, run: impl Fn(Batch) -> Vec<f32>) {
     assert!(some.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{}, {what}", golden.name);
 }
 
-fn check_all(golden: &Golden) {
+/// What pooling gives is the reference's too.
+fn check_pooled(golden: &Golden, folder: &Path, rows: &[f32]) {
+    let width = golden.width();
+    let mean = (0..width).map(|i| rows.iter().skip(i).step_by(width).sum::<f32>() / golden.tokens.len() as f32);
+    for (name, found) in [("mean", mean.collect()), ("cls", rows[..width].to_vec())] {
+        let expected = floats(&fs::read(folder.join(format!("{}.{name}.f32", golden.name))).unwrap());
+        assert_eq!(expected.len(), width, "{}, {name}", golden.name);
+        let near = expected.iter().zip(&found).all(|(a, b): (&f32, &f32)| (a - b).abs() <= 2e-5);
+        assert!(near, "{}, {name}", golden.name);
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn check_all(golden: &Golden, folder: &Path) {
     let reference = Reference::new(golden.file.clone(), golden.program.clone()).unwrap();
     let (mut sequence, mut memory) = nothing_kept(&golden.program);
     let mut run = |batch: Batch| {
@@ -92,6 +108,8 @@ fn check_all(golden: &Golden) {
     };
     let run = std::cell::RefCell::new(&mut run);
     check(golden, "reference", |batch| run.borrow_mut()(batch));
+    let all: Vec<usize> = (0..golden.tokens.len()).collect();
+    check_pooled(golden, folder, &run.borrow_mut()(Batch { tokens: &golden.tokens, outputs: &all, texts: &[] }));
     for threads in [1, 2, 4] {
         let mut options = ExecutorOptions::default();
         (options.threads, options.matrices) = (threads, MatrixOptions { exact: true, ..MatrixOptions::default() });
@@ -105,13 +123,15 @@ fn check_all(golden: &Golden) {
 
 #[test]
 fn a_committed_model() {
-    check_all(&Golden::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models"), "bert"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+    check_all(&Golden::open(&folder, "bert"), &folder);
 }
 
 #[test]
 fn all_models() {
     let Some(root) = std::env::var_os("KILN_GOLDEN") else { return };
     for name in ["bert", "nomic-bert"] {
-        check_all(&Golden::open(&PathBuf::from(&root).join("models"), name));
+        let folder = PathBuf::from(&root).join("models");
+        check_all(&Golden::open(&folder, name), &folder);
     }
 }
