@@ -56,7 +56,7 @@ impl Both {
             let square = |x: f32| f64::from(x).powi(2);
             let error: f64 = found.iter().zip(&expected).map(|(a, b)| square(a - b)).sum();
             let nmse = error / expected.iter().map(|&b| square(b)).sum::<f64>();
-            let deep = self.name == "gemma2-46-layers";
+            let deep = ["gemma2-46-layers", "deepseek2-27-layers"].contains(&&*self.name);
             let limit = match format {
                 CacheFormat::F32 if deep => DEEP_NMSE,
                 CacheFormat::F32 => NMSE,

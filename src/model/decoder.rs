@@ -413,11 +413,7 @@ impl Writer<'_, '_> {
             self.program.key_values.push(kept);
             self.push(Op::Store { keys, values: Some(values), to: over });
         }
-        if let Some(Temper { slope, interval, offset, .. }) =
-            flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true))
-        {
-            self.push(Op::Temper { slot: queries, slope: *slope, interval: *interval, offset: *offset });
-        }
+        self.temper(layer, queries);
         let sinks = match flags.sinks {
             true => Some(self.tensors.vector(&format!("blk.{layer}.attn_sinks.weight"), heads)?),
             false => None,
@@ -523,6 +519,14 @@ impl Writer<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Multiplies queries at later positions.
+    fn temper(&mut self, layer: usize, slot: SlotId) {
+        let temper = self.flags.temper.as_ref().filter(|temper| temper.on.get(layer) == Some(&true));
+        if let Some(&Temper { slope, interval, offset, .. }) = temper {
+            self.push(Op::Temper { slot, slope, interval, offset });
+        }
     }
 
     /// Adds the branch to the residual stream.

@@ -4,7 +4,7 @@
 //! YaRN is told apart from other families': a multiplier in the file says that what it makes up for attention that
 //! spreads is not in the rotation, but in the scale of all of attention.
 
-use super::decoder::{Decoder, Experts, Latent};
+use super::decoder::{Decoder, Experts, Latent, Temper};
 use super::hyper::{Hyper, ScalingKind};
 use super::tensors::Tensors;
 use crate::Result;
@@ -12,10 +12,6 @@ use crate::error::Error;
 use crate::program::Gating;
 
 pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
-    const TEMPERATURE: &str = "attention.temperature_scale";
-    if let Some(scale) = hyper.positive(TEMPERATURE)? {
-        return Err(Error::metadata(hyper.key(TEMPERATURE), scale.to_string(), "0: it is not supported yet"));
-    }
     let latent = Latent::read(hyper)?;
     let scaling = &hyper.scaling;
     // The reference's way, which other kinds of scaling go as well.
@@ -28,6 +24,12 @@ pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result
     }
     decoder.attention_scale = magnitude * magnitude / (latent.key_size as f32).sqrt();
     decoder.latent = Some(latent);
+    if let Some(slope) = hyper.positive("attention.temperature_scale")? {
+        const INTERVAL: &str = "attention.temperature_length";
+        let interval = hyper.optional(INTERVAL)?.filter(|&positions| positions > 0);
+        let interval = interval.ok_or_else(|| Error::metadata(hyper.key(INTERVAL), "nothing", "a positive number"))?;
+        decoder.temper = Some(Temper { slope, interval, offset: 0, on: vec![true; hyper.layers] });
+    }
     // Files that do not say how experts are chosen are DeepSeek 2's, or GLM 4.7 Flash's, known by its sizes.
     let is_glm = matches!((hyper.layers, hyper.vocabulary), (47 | 48, 154_880));
     decoder.experts = Experts::read(hyper, if is_glm { Gating::Sigmoid } else { Gating::Softmax })?;

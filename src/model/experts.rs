@@ -3,7 +3,7 @@
 use super::decoder::{Decoder, Experts, QueryKeyNorm};
 use super::hyper::Hyper;
 use super::tensors::Tensors;
-use super::{granite, qwen};
+use super::{granite, hunyuan, phi3, qwen};
 use crate::Result;
 use crate::error::Error;
 use crate::program::{Gating, RopeStyle};
@@ -58,6 +58,25 @@ pub(super) fn minimax(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Resu
     let experts = Experts::read(hyper, Gating::Sigmoid)?;
     decoder.experts = experts.map(|experts| Experts { normalise: true, shared: 0, ..experts });
     Ok(())
+}
+
+/// HunYuan with experts, one of them shared.
+pub(super) fn hunyuan(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    decoder.experts = Experts::read(hyper, Gating::Softmax)?;
+    if let Some(experts) = &mut decoder.experts {
+        experts.normalise = true;
+        experts.inner.clone_from(&hyper.feed_forward);
+        let shared = hyper.optional("expert_shared_feed_forward_length")?.filter(|&rows| rows > 0);
+        experts.shared = shared.unwrap_or(hyper.feed_forward[0]);
+    }
+    hunyuan::flags(hyper, tensors, decoder)
+}
+
+/// Phi 3.5 with experts.
+pub(super) fn phimoe(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
+    let experts = Experts::read(hyper, Gating::Softmax)?;
+    decoder.experts = experts.map(|experts| Experts { normalise: true, shared: 0, ..experts });
+    phi3::flags(hyper, tensors, decoder)
 }
 
 /// Ling and Ring 2: Qwen 3 with experts chosen from groups, shared ones, and some layers without at the beginning.

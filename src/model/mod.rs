@@ -78,6 +78,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("ernie4_5-moe", experts::ernie),
     ("minimax-m2", experts::minimax),
     ("bailingmoe2", experts::bailing),
+    ("hunyuan-moe", experts::hunyuan),
+    ("phimoe", experts::phimoe),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),

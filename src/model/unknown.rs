@@ -12,7 +12,7 @@ const NEEDS: &[(&str, &str)] = &[
     (
         "experts that are wired in a way of their own",
         "afmoe arctic bailingmoe bailingmoe3 cohere2moe dbrx deepseek deepseek32 dots1 \
-         exaone-moe grok grovemoe hunyuan-moe phimoe qwen3vlmoe smallthinker",
+         exaone-moe grok grovemoe qwen3vlmoe smallthinker",
     ),
     ("an encoder with cross attention", "t5"),
     (

@@ -44,7 +44,7 @@ impl Sizes {
 /// Families with norms that subtract the mean, and those of them that have biases.
 const LAYER_NORMS: [&str; 8] =
     ["command-r", "cohere2", "falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
-const NORM_BIASES: [&str; 6] = ["falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
+const NORM_BIASES: [&str; 7] = ["phimoe", "falcon", "gptneox", "phi2", "nemotron", "stablelm", "starcoder2"];
 
 /// Whether a layer has windows, and heads of half the size.
 fn is_near(architecture: &str, layer: usize) -> bool {
@@ -169,7 +169,7 @@ impl Tiny {
         if !architecture.starts_with("gemma") && !is_tied {
             tiny = tiny.add("output.weight", &[width, Sizes::VOCABULARY]);
         }
-        if architecture == "phi2" {
+        if ["phi2", "phimoe"].contains(&architecture) {
             tiny = tiny.add("output.bias", &[Sizes::VOCABULARY]);
         }
         if NORM_BIASES.contains(&architecture) {
@@ -177,7 +177,8 @@ impl Tiny {
         }
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
-            "qwen2moe" | "qwen3moe" | "gpt-oss" | "olmoe" | "granitemoe" | "minimax-m2" => tiny.experts(0),
+            "qwen2moe" | "qwen3moe" | "gpt-oss" | "olmoe" | "granitemoe" | "minimax-m2" | "phimoe" => tiny.experts(0),
+            "hunyuan-moe" => tiny.experts(0),
             "deepseek2" | "glm4moe" | "ernie4_5-moe" | "bailingmoe2" | "lfm2moe" => tiny.experts(1),
             _ => tiny,
         }
@@ -202,10 +203,14 @@ impl Tiny {
         let architecture = self.architecture.clone();
         let is = |names: &[&str]| names.contains(&architecture.as_str());
         let mut tiny = self.set("expert_count", count as u32).set("expert_used_count", used);
-        tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2"]) {
+        tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2", "hunyuan-moe", "phimoe"]) {
             true => tiny.set("feed_forward_length", inner as u32),
             false => tiny.set("expert_feed_forward_length", inner as u32),
         };
+        if is(&["hunyuan-moe"]) {
+            tiny = tiny.set("expert_feed_forward_length", inner as u32);
+            tiny = tiny.set("expert_shared_feed_forward_length", 2 * inner as u32);
+        }
         if is(&["minimax-m2"]) {
             tiny = tiny.set("expert_feed_forward_length", inner as u32).set("expert_gating_func", 2);
         }
@@ -250,7 +255,7 @@ impl Tiny {
             if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2", "minimax-m2", "lfm2moe"]) {
                 parts.push(("exp_probs_b.bias", vec![count]));
             }
-            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2"]) {
+            if is(&["deepseek2", "glm4moe", "ernie4_5-moe", "bailingmoe2", "hunyuan-moe"]) {
                 parts.push(("ffn_gate_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_up_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_down_shexp.weight", vec![2 * inner, width]));
@@ -310,13 +315,16 @@ impl Tiny {
             parts.push(("attn_sinks.weight", vec![heads]));
             parts.push(("attn_output.bias", vec![width]));
         }
-        if is(&["qwen2", "qwen2moe", "gpt-oss", "qwen2vl", "starcoder2", "phi2", "seed_oss", "glm4moe"]) {
+        if is(&["qwen2", "qwen2moe", "gpt-oss", "qwen2vl", "starcoder2", "phi2", "seed_oss", "glm4moe", "phimoe"]) {
             parts.push(("attn_q.bias", vec![queries]));
             parts.push(("attn_k.bias", vec![keys]));
             parts.push(("attn_v.bias", vec![keys]));
         }
         if is(&["gptneox"]) {
             parts.push(("attn_qkv.bias", vec![queries + 2 * keys]));
+        }
+        if is(&["phimoe"]) {
+            parts.push(("attn_output.bias", vec![width]));
         }
         if is(&["starcoder2", "phi2", "gptneox"]) {
             parts.push(("attn_output.bias", vec![width]));
@@ -337,6 +345,7 @@ impl Tiny {
             "exaone4",
             "hunyuan-dense",
             "hunyuan_vl",
+            "hunyuan-moe",
             "bailingmoe2",
         ]) {
             parts.push(("attn_q_norm.weight", vec![head_size]));

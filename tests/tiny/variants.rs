@@ -90,7 +90,8 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
 }
 
 /// To the reference, heads make up the width of these.
-const WIDTH_IS_HEADS: [&str; 18] = [
+const WIDTH_IS_HEADS: [&str; 19] = [
+    "phimoe",
     "qwen2moe",
     "olmoe",
     "bailingmoe2",
@@ -111,8 +112,18 @@ const WIDTH_IS_HEADS: [&str; 18] = [
     "starcoder2",
 ];
 /// Of these it wants a matrix for logits of their own.
-const UNTIED: [&str; 9] =
-    ["qwen2moe", "olmoe", "minimax-m2", "bailingmoe2", "gptneox", "internlm2", "nemotron", "phi2", "stablelm"];
+const UNTIED: [&str; 10] = [
+    "phimoe",
+    "qwen2moe",
+    "olmoe",
+    "minimax-m2",
+    "bailingmoe2",
+    "gptneox",
+    "internlm2",
+    "nemotron",
+    "phi2",
+    "stablelm",
+];
 /// These rotate parts of heads.
 const PARTIAL: [&str; 12] = [
     "glm4moe",
@@ -164,7 +175,7 @@ fn mix_query_key_value(tiny: Tiny, sizes: &Sizes, pick: Pick) -> Tiny {
     let (fuse, bias) = (pick(&[0, 1]) == 1, pick(&[0, 1]) == 1);
     let tiny = match tiny.architecture.as_str() {
         "qwen2" | "qwen2moe" | "gpt-oss" | "qwen2vl" | "starcoder2" | "phi2" | "seed_oss" | "bitnet" | "falcon"
-        | "gptneox" | "glm4moe" | "olmoe" | "minimax-m2" => return tiny,
+        | "gptneox" | "glm4moe" | "olmoe" | "minimax-m2" | "phimoe" => return tiny,
         "phi3" | "bailingmoe2" => tiny,
         _ if fuse => tiny.fuse_query_key_value(),
         _ => tiny,
@@ -360,6 +371,13 @@ fn more_experts(add: Add) {
     add("plain", Tiny::new("ernie4_5-moe"));
     add("tied", Tiny::new("ernie4_5-moe").remove("output.weight"));
     add("plain", Tiny::new("minimax-m2"));
+    add("plain", Tiny::new("hunyuan-moe"));
+    add("tied", Tiny::new("hunyuan-moe").remove("output.weight"));
+    add("plain", Tiny::new("phimoe"));
+    let tables = Tiny::new("phimoe").add("rope_factors_long.weight", &[16]).add("rope_factors_short.weight", &[16]);
+    add("long", tables.set("rope.scaling.original_context_length", 64).set("rope.scaling.attn_factor", 1.19f32));
+    let warm = Tiny::new("deepseek2").set("attention.temperature_scale", 0.4f32);
+    add("temperature", warm.set("attention.temperature_length", 8));
     add("plain", Tiny::new("bailingmoe2"));
     let groups = Tiny::new("bailingmoe2").set("expert_group_count", 4).set("expert_group_used_count", 2);
     add("groups", groups.set("expert_weights_scale", 2.5f32));

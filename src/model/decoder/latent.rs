@@ -190,6 +190,7 @@ impl Writer<'_, '_> {
         let over = KeyValuesId(self.program.key_values.len());
         self.program.key_values.push(shape);
         self.push(Op::Store { keys, values, to: over });
+        self.temper(shape.layer, queries);
         let (scale, softcap) = (self.flags.attention_scale, self.flags.attention_softcap);
         self.push(Op::Attend { queries, over, heads, scale, softcap, sinks: None, out });
     }
