@@ -11,11 +11,12 @@ use kiln::backend::batch::Batch;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
-use kiln::gguf::TensorType;
+use kiln::gguf::{Gguf, TensorType};
 use kiln::model::{self, ProgramOptions};
 use kiln::program::{Op, Purpose, Sees};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use tiny::variants::{self, CONTEXT, Variant};
 use tiny::{Sizes, Tiny, encoders, random};
 
@@ -577,4 +578,38 @@ fn batches_that_do_not_fit_are_refused() {
     fails(&[1, 128], &[], "128");
     fails(&[1, 2, 3, 4, 5], &[], "at most 4");
     fails(&[1, 2], &[2], "output");
+}
+
+/// The families in the README: all that there are, and golden models of their architectures.
+#[test]
+fn the_table_of_families_is_true() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Families\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let mut listed = vec![];
+    for row in section.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, _, names, cpu, gpu, golden, _, _] = cells[..] else { panic!("{row}") };
+        // Whether they do is tested for all: in this file, and in `families.rs`.
+        assert_eq!([cpu, gpu], ["yes"; 2], "{row}");
+        let names: Vec<&str> = names.split(' ').map(|name| name.trim_matches('`')).collect();
+        for name in golden.split(", ").filter(|name| !name.is_empty()) {
+            let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+            let large = std::env::var_os("KILN_GOLDEN").map(|root| Path::new(&root).join("models"));
+            let paths = [Some(committed), large].into_iter().flatten().map(|folder| folder.join(format!("{name}.gguf")));
+            let Some(path) = paths.into_iter().find(|path| path.exists()) else {
+                assert!(std::env::var_os("KILN_GOLDEN").is_none(), "there is no golden {name}");
+                continue;
+            };
+            let file = Gguf::open(path).unwrap();
+            let architecture = file.metadata().str("general.architecture").unwrap().unwrap();
+            assert!(names.contains(&architecture), "{name} is a {architecture}: {row}");
+        }
+        listed.extend(names.into_iter().map(String::from));
+    }
+    listed.sort();
+    let mut known: Vec<String> = model::architectures().map(String::from).collect();
+    known.sort();
+    assert_eq!(listed, known);
+    assert!(readme.contains(&format!("programs of {} architectures", known.len())), "there are {}", known.len());
 }
