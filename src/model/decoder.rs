@@ -422,10 +422,10 @@ impl Writer<'_, '_> {
             self.push(Op::Attend { queries, over, heads, scale, softcap, sinks, out });
             return Ok(());
         }
-        if sinks.is_some() || earlier.is_some() {
+        if sinks.is_some() || earlier.is_some() || flags.temper.is_some() {
             return Err(Error::Model {
                 subject: format!("{} as an embedder", self.hyper.architecture),
-                found: "sinks of attention, or layers that share keys and values".into(),
+                found: "sinks of attention, queries that are tempered, or layers that share keys and values".into(),
                 expected: "none: embedders do without, for now".into(),
             });
         }

@@ -112,9 +112,14 @@ impl Matrix {
         let all_rows = stack.members.checked_mul(stack.stride_rows);
         let is_within = stack.first_row.checked_add(rows).is_some_and(|end| end <= stack.stride_rows);
         if !is_within || Some(found) != all_rows.and_then(|rows| row_bytes.checked_mul(rows)) {
+            let Stack { members, stride_rows, first_row } = stack;
+            let stacked = match members {
+                1 => String::new(),
+                _ => format!(", from row {first_row} of each of {members} times {stride_rows}"),
+            };
             return Err(Error::Quant {
                 format: kind.name(),
-                found: format!("{found} bytes for {rows} rows of {columns}, {stack:?}"),
+                found: format!("{found} bytes for {rows} rows of {columns}{stacked}"),
                 expected: format!("{row_bytes} bytes a row"),
             });
         }
