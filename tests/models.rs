@@ -596,7 +596,8 @@ fn the_table_of_families_is_true() {
         for name in golden.split(", ").filter(|name| !name.is_empty()) {
             let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
             let large = std::env::var_os("KILN_GOLDEN").map(|root| Path::new(&root).join("models"));
-            let paths = [Some(committed), large].into_iter().flatten().map(|folder| folder.join(format!("{name}.gguf")));
+            let paths =
+                [Some(committed), large].into_iter().flatten().map(|folder| folder.join(format!("{name}.gguf")));
             let Some(path) = paths.into_iter().find(|path| path.exists()) else {
                 assert!(std::env::var_os("KILN_GOLDEN").is_none(), "there is no golden {name}");
                 continue;

@@ -156,7 +156,7 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// That of an [`Op::Experts`]: of its first product, which all others are like.
+    /// That of an [`Op::Experts`](crate::program::Op::Experts): of its first product, which all others are like.
     pub fn of(program: &Program, input: SlotId, routes: Option<SlotId>, matrices: usize, products: &[Product]) -> Self {
         let width = |slot: SlotId| program.slots.get(slot.0).map_or(0, |slot: &Slot| slot.width);
         let columns = products.first().and_then(|product| program.weights.get(product.weight.0)).map(|w| w.columns);
