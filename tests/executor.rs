@@ -13,11 +13,12 @@ use kiln::model::{self, ProgramOptions};
 use tiny::variants::{self, Variant};
 use tiny::{Sizes, random};
 
-/// What weights and caches in `f32` differ by: at most 6e-12, but 2.5e-10 after the 46 layers of one model.
+/// What weights and caches in `f32` differ by: at most 6e-12, but 2.5e-10 after the 46 layers of one model, and 1.6e-9 after
+/// the 27 of one with routers.
 const NMSE: f64 = 1e-10;
-const DEEP_NMSE: f64 = 1e-9;
+const DEEP_NMSE: f64 = 5e-9;
 /// The same where keys and values are rounded to 16 bits: now and then one of them goes the other way, which came to 3.3e-7.
-const F16_NMSE: f64 = 2e-6;
+const F16_NMSE: f64 = 1e-6;
 /// Such a cache alone moves the logits of the deep model by 7e-5.
 const DEEP_F16_NMSE: f64 = 1e-4;
 
