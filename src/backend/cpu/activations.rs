@@ -70,15 +70,11 @@ pub struct Activations {
     forms: Forms,
 }
 
-/// What activations in these forms take: fine, wide, and exact ones.
-pub fn bytes_of(forms: Forms, tokens: usize, columns: usize) -> [u64; 3] {
+/// What activations in these forms take: fine and wide ones. Exact ones are not copied.
+pub fn bytes_of(forms: Forms, tokens: usize, columns: usize) -> [u64; 2] {
     let tiles = columns.div_ceil(TILE) * tokens.next_multiple_of(4);
     let bytes = |is_wanted: bool, count: usize, size: usize| if is_wanted { (count * size) as u64 } else { 0 };
-    [
-        bytes(forms.fine, tiles, size_of::<Fine>()),
-        bytes(forms.wide, tiles, size_of::<Wide>()),
-        bytes(forms.exact, tokens * columns, size_of::<f32>()),
-    ]
+    [bytes(forms.fine, tiles, size_of::<Fine>()), bytes(forms.wide, tiles, size_of::<Wide>())]
 }
 
 impl Activations {

@@ -439,6 +439,7 @@ impl Executor {
         let sorted = Sorted::new(&chosen, count);
         let sharing = chosen.len() / inputs.max(1);
         let outs = multiply_experts(matrices, (activations, sharing), sorted, outs, &self.pool);
+        Arc::make_mut(activations).release();
         for (product, mut out) in products.iter().zip(outs) {
             if let Some(bias) = product.bias {
                 let experts = self.weights.experts(count, routes, product);

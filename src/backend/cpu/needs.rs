@@ -79,7 +79,7 @@ fn activations<'a>(
     tokens: usize,
     options: MatrixOptions,
 ) -> u64 {
-    let mut most = [0; 3];
+    let mut most = [0; 2];
     for Step { op, .. } in steps {
         if let Op::Linear { input, products } | Op::Experts { input, products, .. } = op {
             let (slot, kinds) = (&program.slots[input.0], products.iter().map(|product| product.weight));
