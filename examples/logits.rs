@@ -14,7 +14,7 @@ mod common;
 
 use clap::{Parser, ValueEnum};
 use kiln::backend::batch::Batch;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use kiln::program::Purpose;
@@ -110,7 +110,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // An encoder reads a text at once.
     let chunk = args.batch.filter(|_| !is_encoder).map_or(tokens.len(), |batch| batch as usize);
     let limits = CacheLimits { chunk_tokens: chunk as u32, ..CacheLimits::new(tokens.len() as u32) };
-    let cache = Cache::new(CacheGroup::of_program(&program), limits).map_err(in_model)?;
+    let cache = Cache::of_program(&program, limits).map_err(in_model)?;
     let options = options.exact(!args.fast).cache_format(format);
     let gpus = scheduler::open(&options)?;
     let fit = Fit { sites: gpus.iter().map(Site::of).collect::<Result<_, _>>()?, program, cache, reasons: vec![] };

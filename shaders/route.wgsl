@@ -11,6 +11,7 @@
 
 #include "shared/rows.wgsl"
 #include "shared/order.wgsl"
+#include "shared/softplus.wgsl"
 
 struct Params {
     outputs: u32,
@@ -49,9 +50,7 @@ fn chance(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(min(-x, 80.0)));
 #else
 #if ROOT_SOFTPLUS
-    // The logarithm of 1 + t, which a sum would round to 1 where t is small.
-    let t = exp(-abs(x));
-    return sqrt(max(x, 0.0) + select(log(1.0 + t), t * (1.0 - t * (0.5 - t / 3.0)), t < 0.01));
+    return sqrt(softplus(x));
 #else
     return x;
 #end

@@ -63,10 +63,43 @@ pub struct KeyValues {
     pub value_size: usize,
     /// A value is the beginning of its key, and is not kept again.
     pub values_in_keys: bool,
-    /// They are kept as they are, whatever the others are rounded to.
-    pub exact: bool,
     /// How far back a token sees.
     pub reach: Reach,
+}
+
+/// What a recurrent layer keeps of all tokens so far, in one piece that does not grow: the last inputs of a convolution,
+/// and a matrix for each head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The layer.
+    pub layer: usize,
+    /// How many inputs of the convolution are kept: one less than count.
+    pub inputs: usize,
+    /// Numbers in each of them.
+    pub width: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Columns of a head's matrix.
+    pub key_size: usize,
+    /// Its rows.
+    pub value_size: usize,
+}
+
+impl State {
+    /// Numbers of all inputs.
+    pub const fn input_numbers(&self) -> usize {
+        self.inputs * self.width
+    }
+
+    /// Numbers of one head's matrix.
+    pub const fn head_numbers(&self) -> usize {
+        self.key_size * self.value_size
+    }
+
+    /// Numbers of the whole.
+    pub const fn numbers(&self) -> usize {
+        self.input_numbers() + self.heads * self.head_numbers()
+    }
 }
 
 /// How far back a token sees.
@@ -114,6 +147,8 @@ ids! {
     WeightId;
     /// An index into [`Program::key_values`].
     KeyValuesId;
+    /// An index into [`Program::states`].
+    StateId;
     /// An index into [`Program::ropes`].
     RopeId;
 }
@@ -253,6 +288,68 @@ pub struct Runs {
     pub size: usize,
     /// How many runs.
     pub count: usize,
+}
+
+/// A linear recurrence. Each head has a matrix, which a token changes and then reads: it fades, something is written to it,
+/// and it is multiplied with a query.
+///
+/// ```text
+/// step = softplus(steps + step_bias)      S = S · exp(step · decay)
+/// S = S + write · (value - S · key) keyᵀ  with a slot for `writes`, where write = sigmoid(writes)
+/// S = S + step · value keyᵀ               without one
+/// out = S · query · scale + skip · value
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scan {
+    /// Queries, keys and values of all heads, each somewhere in a row.
+    pub input: SlotId,
+    /// Where a row's queries begin.
+    pub queries: usize,
+    /// Where its keys begin.
+    pub keys: usize,
+    /// Where its values begin.
+    pub values: usize,
+    /// Heads of queries and keys, of which each serves several heads of values.
+    pub key_heads: usize,
+    /// Which those are.
+    pub served: Served,
+    /// Queries and keys are divided by the root of the sum of their squares and this.
+    pub normalise: Option<f32>,
+    /// Multiplied with queries.
+    pub scale: f32,
+    /// A number for each head.
+    pub steps: SlotId,
+    /// Added to it.
+    pub step_bias: WeightId,
+    /// How fast each head's matrix fades.
+    pub decay: WeightId,
+    /// How much of each head's value is written, in place of what its key would read.
+    pub writes: Option<SlotId>,
+    /// How much of each head's value is added to what is read.
+    pub skip: Option<WeightId>,
+    /// The matrices.
+    pub over: StateId,
+    /// What all heads read.
+    pub out: SlotId,
+}
+
+/// Which heads of values a head of keys serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Neighbours.
+    Neighbours,
+    /// Each that is so many heads on as there are heads of keys.
+    Every,
+}
+
+impl Served {
+    /// The head of keys that serves a head of values.
+    pub const fn by(self, head: usize, heads: usize, key_heads: usize) -> usize {
+        match self {
+            Served::Neighbours => head / (heads / key_heads),
+            Served::Every => head % key_heads,
+        }
+    }
 }
 
 /// Which pairs of numbers a rotation turns.
@@ -493,13 +590,17 @@ pub enum Op {
     Convolve {
         /// Those of the batch.
         input: SlotId,
-        /// Those of earlier tokens are its keys, one head after the other. It has a window of as many positions as there are weights.
-        over: KeyValuesId,
+        /// Where those of earlier tokens are kept.
+        over: StateId,
         /// For each column one number for each of the tokens that count, the latest last.
         weight: WeightId,
+        /// Added; a number for each column.
+        bias: Option<WeightId>,
         /// The sums.
         out: SlotId,
     },
+    /// A linear recurrence.
+    Scan(Scan),
     /// Puts rows together from pieces of others: parts of heads, or heads of parts.
     Copy {
         /// The pieces, which together make up the whole row of the result, each number of it once.
@@ -547,6 +648,7 @@ impl Op {
             Op::Experts { input, routes, .. } => [*input].into_iter().chain(*routes).collect(),
             Op::Mix { parts, routes, .. } => vec![*parts, *routes],
             Op::Convolve { input, .. } => vec![*input],
+            Op::Scan(scan) => [scan.input, scan.steps].into_iter().chain(scan.writes).collect(),
             Op::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
             Op::Add { from, to } => vec![*from, *to],
         }
@@ -565,7 +667,7 @@ impl Op {
             Op::Store { .. } => vec![],
             Op::Attend { out, .. } | Op::AttendTexts { out, .. } | Op::Gate { out, .. } => vec![*out],
             Op::Route { out, .. } | Op::Mix { out, .. } => vec![*out],
-            Op::Convolve { out, .. } | Op::Copy { out, .. } => vec![*out],
+            Op::Convolve { out, .. } | Op::Copy { out, .. } | Op::Scan(Scan { out, .. }) => vec![*out],
             Op::Add { to, .. } => vec![*to],
         }
     }
@@ -573,7 +675,15 @@ impl Op {
     /// The keys and values that it writes or reads.
     pub fn key_values(&self) -> Option<KeyValuesId> {
         match self {
-            Op::Store { to: id, .. } | Op::Attend { over: id, .. } | Op::Convolve { over: id, .. } => Some(*id),
+            Op::Store { to: id, .. } | Op::Attend { over: id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The state that it changes.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            Op::Convolve { over: id, .. } | Op::Scan(Scan { over: id, .. }) => Some(*id),
             _ => None,
         }
     }
@@ -620,6 +730,8 @@ pub struct Program {
     pub ropes: Vec<Rope>,
     /// Keys and values of the attention layers.
     pub key_values: Vec<KeyValues>,
+    /// What recurrent layers keep.
+    pub states: Vec<State>,
     /// What to compute, in order.
     pub steps: Vec<Step>,
     /// The slot that holds the result at the end.
@@ -702,11 +814,15 @@ impl Program {
         rows.min().unwrap_or(usize::MAX)
     }
 
-    /// The layers whose keys and values are kept where these segments run.
+    /// The layers of which something is kept where these segments run.
     pub fn cached_layers(&self, segments: &[Segment]) -> HashSet<u32> {
         let steps = segments.iter().flat_map(|segment| self.steps.get(segment.steps.clone()).unwrap_or_default());
-        let kept = steps.filter_map(|step| self.key_values.get(step.op.key_values()?.0));
-        kept.map(|kept| kept.layer as u32).collect()
+        let layer = |op: &Op| match (op.key_values(), op.state()) {
+            (Some(id), _) => self.key_values.get(id.0).map(|kept| kept.layer),
+            (None, Some(id)) => self.states.get(id.0).map(|state| state.layer),
+            (None, None) => None,
+        };
+        steps.filter_map(|step| layer(&step.op)).map(|layer| layer as u32).collect()
     }
 
     /// How many matrices lie one above the other in the weights of a step, and how many of them a token is multiplied with.
@@ -846,8 +962,16 @@ impl Program {
                 }
                 Ok(())
             }
-            Op::Convolve { input, over, weight: by, out } => {
-                write!(f, "convolve  {} = {} and cache {} * {}", slot(out), slot(input), over.0, weight(by))
+            Op::Convolve { input, over, weight: by, bias, out } => {
+                write!(f, "convolve  {} = {} and state {} * {}", slot(out), slot(input), over.0, weight(by))?;
+                bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))
+            }
+            Op::Scan(scan) => {
+                let Scan { input, steps, step_bias, decay, writes, skip, over, out, .. } = scan;
+                write!(f, "scan      {} = {} over state {}, ", slot(out), slot(input), over.0)?;
+                write!(f, "fades by {} + {}, {}", slot(steps), weight(step_bias), weight(decay))?;
+                writes.iter().try_for_each(|writes| write!(f, ", writes {}", slot(writes)))?;
+                skip.iter().try_for_each(|skip| write!(f, ", skips {}", weight(skip)))
             }
             Op::Mix { parts, routes, out } => {
                 write!(f, "mix       {} = {} by {}", slot(out), slot(parts), slot(routes))

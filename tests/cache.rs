@@ -5,7 +5,7 @@ use kiln::Error;
 use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLayer, CacheLimits, GroupStats, LayerPlace, Sequence};
 
 fn layer(layer: u32) -> CacheLayer {
-    CacheLayer { layer, kv_heads: 2, key_size: 64, value_size: 64, exact: false }
+    CacheLayer { layer, kv_heads: 2, key_size: 64, value_size: 64 }
 }
 
 /// A cache with one group of one layer for each window.
@@ -35,20 +35,20 @@ fn rows_and_pages_have_the_sizes_of_their_formats() {
     assert_eq!(CacheFormat::Q8_0.row_bytes(80), 3 * 34, "the third block is padded");
     assert_eq!(CacheFormat::F16.row_bytes(0), 0);
     // Two layers: 8 heads of 128 + 128 values, and one head of 576 values whose values are read from its keys.
-    let wide = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128, exact: false };
-    let latent = CacheLayer { layer: 1, kv_heads: 1, key_size: 576, value_size: 0, exact: false };
+    let wide = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128 };
+    let latent = CacheLayer { layer: 1, kv_heads: 1, key_size: 576, value_size: 0 };
     let group = CacheGroup { window: None, layers: vec![wide, latent] };
     assert_eq!(group.page_bytes(CacheFormat::F16), 32 * 2 * (8 * 256 + 576));
     assert_eq!(group.page_bytes(CacheFormat::Q8_0), 32 * 34 * (8 * 8 + 18));
     let cache = Cache::new(vec![group.clone()], CacheLimits::new(100)).unwrap();
     assert_eq!(cache.bytes(CacheFormat::F32), 4 * group.page_bytes(CacheFormat::F32), "100 positions are four pages");
-    let absurd = CacheLayer { layer: 0, kv_heads: u32::MAX, key_size: u32::MAX, value_size: u32::MAX, exact: false };
+    let absurd = CacheLayer { layer: 0, kv_heads: u32::MAX, key_size: u32::MAX, value_size: u32::MAX };
     assert_eq!(CacheGroup { window: None, layers: vec![absurd] }.page_bytes(CacheFormat::F32), u64::MAX);
 }
 
 #[test]
 fn limits_say_how_many_pages_a_group_needs() {
-    let limits = CacheLimits { context_tokens: 4096, sequences: 1, chunk_tokens: 64, rollback_tokens: 0 };
+    let limits = CacheLimits { context_tokens: 4096, sequences: 1, chunk_tokens: 64, rollback_tokens: 0, snapshots: 2 };
     let group = |window| CacheGroup { window, layers: Vec::new() };
     assert_eq!(limits.pages(&group(None)).unwrap(), 128);
     // The window's other 31 positions, up to 31 more in the page of the oldest, and the chunk.

@@ -275,7 +275,7 @@ proptest! {
         (context_tokens, rollback_tokens) in (prop_oneof![1..300_u32, 200..300_u32], prop_oneof![Just(0), 0..70_u32]),
         steps in prop::collection::vec(step(), 1..150),
     ) {
-        let limits = CacheLimits { context_tokens, sequences, chunk_tokens: 64, rollback_tokens };
+        let limits = CacheLimits { context_tokens, sequences, chunk_tokens: 64, rollback_tokens, snapshots: 2 };
         let mut world = World::new(windows, limits, most_twins);
         for step in &steps {
             world.take(step);

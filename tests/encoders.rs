@@ -8,7 +8,7 @@ use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::matrix::MatrixOptions;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use kiln::program::Program;
@@ -58,7 +58,7 @@ impl Golden {
 
 /// A sequence, which an encoder leaves as it is, and the memory of its pages, of which there are none.
 fn nothing_kept(program: &Program) -> (Sequence, PageMemory) {
-    let cache = Cache::new(CacheGroup::of_program(program), CacheLimits::new(4096)).unwrap();
+    let cache = Cache::of_program(program, CacheLimits::new(4096)).unwrap();
     (cache.sequence(), PageMemory::new(&cache, CacheFormat::F32).unwrap())
 }
 

@@ -8,7 +8,7 @@ use kiln::backend::batch::Batch;
 use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::model::{self, ProgramOptions};
 use tiny::variants::{self, Variant};
 use tiny::{Sizes, random};
@@ -35,7 +35,7 @@ impl Both {
         let program = model::program(&file, ProgramOptions { context }).unwrap();
         let tokens = context as u32;
         let limits = CacheLimits { sequences: 2, chunk_tokens: tokens, ..CacheLimits::new(tokens) };
-        let cache = Cache::new(CacheGroup::of_program(&program), limits).unwrap();
+        let cache = Cache::of_program(&program, limits).unwrap();
         let mut options = ExecutorOptions::default();
         options.threads = threads;
         let fast = Executor::new(file.clone(), program.clone(), options).unwrap();

@@ -5,7 +5,7 @@
 mod tiny;
 
 use kiln::backend::gpu::Traits;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::model::{self, ProgramOptions};
 use kiln::options::OnCpu;
 use kiln::program::{Op, Program};
@@ -19,7 +19,7 @@ fn program(tiny: &Tiny) -> Program {
 
 /// The device of each step, with a class of tensors on the CPU and all else on a GPU.
 fn devices(program: &Program, class: TensorClass) -> Vec<usize> {
-    let cache = Cache::new(CacheGroup::of_program(program), CacheLimits::new(256)).unwrap();
+    let cache = Cache::of_program(program, CacheLimits::new(256)).unwrap();
     let traits = Traits { binding_bytes: 1 << 30, integers: true };
     let gpu = Site { name: "large".into(), traits, free_bytes: 1 << 40, most_layers: usize::MAX };
     let sites = Sites { program, cache: &cache, format: CacheFormat::F16, gpus: &[gpu] };

@@ -11,7 +11,7 @@ use kiln::backend::batch::Batch;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
 use kiln::backend::gpu::{Gpu, GpuOptions};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::model::{self, ProgramOptions};
 use kiln::scheduler::{Engine, Fit, Site};
 use kiln::{LoadOptions, Offload, TensorClass};
@@ -43,7 +43,7 @@ fn tokens() -> Vec<u32> {
 fn expected(variant: &Variant) -> Vec<f32> {
     let file = variant.tiny.file();
     let program = model::program(&file, ProgramOptions { context: CONTEXT }).unwrap();
-    let cache = Cache::new(CacheGroup::of_program(&program), CacheLimits::new(TOKENS as u32)).unwrap();
+    let cache = Cache::of_program(&program, CacheLimits::new(TOKENS as u32)).unwrap();
     let (mut sequence, mut memory) = (cache.sequence(), PageMemory::new(&cache, CacheFormat::F32).unwrap());
     let outputs: Vec<usize> = (0..TOKENS).collect();
     let batch = Batch { tokens: &tokens(), outputs: &outputs, texts: &[] };

@@ -7,7 +7,7 @@ use kiln::backend::cpu::executor::{Executor, ExecutorOptions};
 use kiln::backend::cpu::matrix::MatrixOptions;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use serde_json::Value;
@@ -80,8 +80,7 @@ impl Golden {
 
     /// An empty sequence with room for some tokens, and the memory of its pages.
     fn sequence(&self, tokens: usize, format: CacheFormat) -> (Sequence, PageMemory) {
-        let groups = CacheGroup::of_program(self.model.program());
-        let cache = Cache::new(groups, CacheLimits::new(tokens as u32)).unwrap();
+        let cache = Cache::of_program(self.model.program(), CacheLimits::new(tokens as u32)).unwrap();
         (cache.sequence(), PageMemory::new(&cache, format).unwrap())
     }
 

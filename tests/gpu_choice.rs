@@ -9,7 +9,7 @@ use gpu::open;
 use kiln::backend::batch::Batch;
 use kiln::backend::gpu::readback::{wait, wait_until};
 use kiln::backend::gpu::{Choice, Draw, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Wanted};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use kiln::sampler::{Sampler, SamplerOptions};
@@ -34,7 +34,7 @@ fn load(gpu: &Gpu, budget: Duration) -> (GpuExecutor, Cache) {
     let file = tiny().file();
     let program = model::program(&file, ProgramOptions { context: CONTEXT as usize }).unwrap();
     let limits = CacheLimits { sequences: 4, chunk_tokens: 64, ..CacheLimits::new(CONTEXT) };
-    let cache = Cache::new(CacheGroup::of_program(&program), limits).unwrap();
+    let cache = Cache::of_program(&program, limits).unwrap();
     let mut options = GpuExecutorOptions::default();
     options.submit_budget = budget;
     (wait(gpu, GpuExecutor::new(gpu, file, program, &cache, CacheFormat::F32, options)).unwrap(), cache)

@@ -7,7 +7,7 @@ mod tiny;
 use gpu::open;
 use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Tier};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::gguf::TensorType;
 use kiln::model::{self, ProgramOptions};
 use tiny::{Sizes, Tiny};
@@ -16,7 +16,7 @@ fn dispatches(gpu: &Gpu, architecture: &str, layers: usize, format: TensorType) 
     let tiny = Tiny::with_sizes(architecture, Sizes::new(layers)).store_matrices_as(format);
     let file = tiny.file();
     let program = model::program(&file, ProgramOptions { context: 64 }).unwrap();
-    let cache = Cache::new(CacheGroup::of_program(&program), CacheLimits::new(64)).unwrap();
+    let cache = Cache::of_program(&program, CacheLimits::new(64)).unwrap();
     let options = GpuExecutorOptions::default();
     let executor = wait(gpu, GpuExecutor::new(gpu, file, program, &cache, CacheFormat::F16, options)).unwrap();
     executor.token_dispatches().count()

@@ -11,7 +11,7 @@ use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
 use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use kiln::program::Program;
@@ -24,7 +24,7 @@ use tiny::{Sizes, random};
 const NMSE: f64 = 1e-8;
 
 fn cache(program: &Program) -> Cache {
-    Cache::new(CacheGroup::of_program(program), CacheLimits::new(512)).unwrap()
+    Cache::of_program(program, CacheLimits::new(512)).unwrap()
 }
 
 fn on_gpu(gpu: &Gpu, file: &Arc<Gguf>, program: &Program, batch: Batch) -> Vec<f32> {

@@ -14,7 +14,7 @@ use kiln::backend::gpu::layout::Layout;
 use kiln::backend::gpu::memory::Matrix;
 use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Fault, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, wgpu};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::{Gguf, TensorType};
 use kiln::model::{self, ProgramOptions};
 use kiln::program::Program;
@@ -39,7 +39,7 @@ impl World {
         let file = tiny.file();
         let program = model::program(&file, ProgramOptions { context: context as usize }).unwrap();
         let limits = CacheLimits { sequences: 2, chunk_tokens: 64, ..CacheLimits::new(context) };
-        World { cache: Cache::new(CacheGroup::of_program(&program), limits).unwrap(), file, program }
+        World { cache: Cache::of_program(&program, limits).unwrap(), file, program }
     }
 
     fn load(&self, gpu: &Gpu, chunk_tokens: u32) -> Result<GpuExecutor> {

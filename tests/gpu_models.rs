@@ -13,7 +13,7 @@ use kiln::backend::cpu::matrix::MatrixOptions;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, Tier, Tiers};
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits};
+use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Golden {
     fn executor(&self, gpu: &Gpu, format: CacheFormat) -> (GpuExecutor, Cache) {
         let program = model::program(&self.file, ProgramOptions { context: self.context }).unwrap();
         let limits = CacheLimits::new((self.tokens.len() + MOST_FOLLOWING) as u32);
-        let cache = Cache::new(CacheGroup::of_program(&program), limits).unwrap();
+        let cache = Cache::of_program(&program, limits).unwrap();
         let options = GpuExecutorOptions::default();
         let executor = wait(gpu, GpuExecutor::new(gpu, self.file.clone(), program, &cache, format, options));
         (executor.unwrap_or_else(|error| panic!("{} on {gpu:?}: {error}", self.name)), cache)
@@ -85,7 +85,7 @@ impl Golden {
     fn follow_on_cpu(&self, count: usize) -> Vec<u32> {
         let program = model::program(&self.file, ProgramOptions { context: self.context }).unwrap();
         let limits = CacheLimits::new((self.tokens.len() + MOST_FOLLOWING) as u32);
-        let cache = Cache::new(CacheGroup::of_program(&program), limits).unwrap();
+        let cache = Cache::of_program(&program, limits).unwrap();
         let (mut sequence, mut memory) = (cache.sequence(), PageMemory::new(&cache, CacheFormat::F32).unwrap());
         let mut options = ExecutorOptions::default();
         options.matrices = MatrixOptions { exact: true, ..MatrixOptions::default() };

@@ -10,7 +10,7 @@ mod tiny;
 use kiln::backend::batch::Batch;
 use kiln::backend::cpu::memory::PageMemory;
 use kiln::backend::cpu::reference::Reference;
-use kiln::cache::{Cache, CacheFormat, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::{Gguf, TensorType};
 use kiln::model::{self, ProgramOptions};
 use kiln::program::{Op, Purpose, Sees};
@@ -65,7 +65,7 @@ fn open(variant: &Variant) -> Reference {
 
 /// An empty sequence with room for some tokens, and the memory of its pages.
 fn sequence(model: &Reference, tokens: usize, format: CacheFormat) -> (Sequence, PageMemory) {
-    let cache = Cache::new(CacheGroup::of_program(model.program()), CacheLimits::new(tokens as u32)).unwrap();
+    let cache = Cache::of_program(model.program(), CacheLimits::new(tokens as u32)).unwrap();
     (cache.sequence(), PageMemory::new(&cache, format).unwrap())
 }
 

@@ -6,7 +6,7 @@ use kiln::backend::batch::Batch;
 use kiln::backend::gpu::profile::{Profile, Timing};
 use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, wgpu};
-use kiln::cache::{Cache, CacheGroup, CacheLimits, Sequence};
+use kiln::cache::{Cache, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
 use kiln::model::{self, ProgramOptions};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ impl Plan {
         let program = model::program(&file, ProgramOptions { context: context as usize })?;
         // Every run of the chunk is taken back.
         let limits = CacheLimits { rollback_tokens: self.prompt, ..CacheLimits::new(context) };
-        let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
+        let cache = Cache::of_program(&program, limits)?;
         let mut tokens = Tokens::new(program.vocabulary);
         let how = GpuExecutorOptions::default();
         let made = GpuExecutor::new(gpu, Arc::new(file), program, &cache, options.cache_format, how);

@@ -5,7 +5,7 @@ use super::{PAGE_POSITIONS, pages_for, wrong};
 use crate::Result;
 use crate::gguf::TensorType;
 use crate::options::CacheFormat;
-use crate::program::Program;
+use crate::program::{Program, State};
 use std::collections::HashSet;
 
 impl CacheFormat {
@@ -37,19 +37,11 @@ pub struct CacheLayer {
     pub key_size: u32,
     /// The values of one value; 0 where values are read from the keys.
     pub value_size: u32,
-    /// It keeps what it is given, whatever the format of the others.
-    pub exact: bool,
 }
 
 impl CacheLayer {
-    /// The format of this layer in a cache of a format.
-    pub const fn format(&self, of_cache: CacheFormat) -> CacheFormat {
-        if self.exact { CacheFormat::F32 } else { of_cache }
-    }
-
     /// The bytes of one position: keys and values of all heads.
-    pub const fn position_bytes(&self, of_cache: CacheFormat) -> u64 {
-        let format = self.format(of_cache);
+    pub const fn position_bytes(&self, format: CacheFormat) -> u64 {
         (self.kv_heads as u64).saturating_mul(format.row_bytes(self.key_size) + format.row_bytes(self.value_size))
     }
 }
@@ -84,7 +76,6 @@ impl CacheGroup {
                 kv_heads: kept.heads as u32,
                 key_size: kept.key_size as u32,
                 value_size: if kept.values_in_keys { 0 } else { kept.value_size as u32 },
-                exact: kept.exact,
             };
             (kept.reach.most_seen().map(|positions| positions as u32), layer)
         }))
@@ -104,6 +95,28 @@ impl CacheGroup {
     }
 }
 
+/// What a recurrent layer keeps of all positions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheState {
+    /// The index of the layer in the model.
+    pub layer: u32,
+    /// How many numbers.
+    pub numbers: u64,
+}
+
+impl CacheState {
+    /// The states of a program.
+    pub fn of_program(program: &Program) -> Vec<CacheState> {
+        let state = |state: &State| CacheState { layer: state.layer as u32, numbers: state.numbers() as u64 };
+        program.states.iter().map(state).collect()
+    }
+
+    /// The bytes of one such state.
+    pub const fn bytes(&self) -> u64 {
+        self.numbers.saturating_mul(4)
+    }
+}
+
 /// How much a cache may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
@@ -118,12 +131,15 @@ pub struct CacheLimits {
     /// How far any sequence can go back, at any time, behind the furthest it has been: pages stay this many positions
     /// longer than their window asks for.
     pub rollback_tokens: u32,
+    /// Behind how many lengths a sequence keeps the states of recurrent layers; at least 2.
+    pub snapshots: u32,
 }
 
 impl CacheLimits {
-    /// Limits for one sequence that is read in chunks of up to 512 and may take 32 positions back.
+    /// Limits for one sequence that is read in chunks of up to 512, may take 32 positions back, and keeps states behind 8
+    /// lengths.
     pub const fn new(context_tokens: u32) -> Self {
-        CacheLimits { context_tokens, sequences: 1, chunk_tokens: 512, rollback_tokens: 32 }
+        CacheLimits { context_tokens, sequences: 1, chunk_tokens: 512, rollback_tokens: 32, snapshots: 8 }
     }
 
     /// The pages that a group needs under these limits.
@@ -147,6 +163,18 @@ impl CacheLimits {
         })
     }
 
+    /// The slots for states that are needed under these limits: those that are kept, and one to write to.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cache`] if there are not so many ids.
+    pub fn state_slots(&self) -> Result<u32> {
+        let slots = self.snapshots.checked_add(1).and_then(|slots| slots.checked_mul(self.sequences));
+        slots.ok_or_else(|| {
+            let found = format!("{} sequences with {} snapshots", self.sequences, self.snapshots);
+            wrong("limits", found, format!("at most {} slots in all", u32::MAX))
+        })
+    }
+
     /// The higher of each limit.
     pub(super) fn max(self, other: Self) -> Self {
         CacheLimits {
@@ -154,6 +182,7 @@ impl CacheLimits {
             sequences: self.sequences.max(other.sequences),
             chunk_tokens: self.chunk_tokens.max(other.chunk_tokens),
             rollback_tokens: self.rollback_tokens.max(other.rollback_tokens),
+            snapshots: self.snapshots.max(other.snapshots),
         }
     }
 
@@ -165,7 +194,7 @@ impl CacheLimits {
 }
 
 /// Refuses what no cache can be made of.
-pub(super) fn check(groups: &[CacheGroup], limits: &CacheLimits) -> Result<()> {
+pub(super) fn check(groups: &[CacheGroup], states: &[CacheState], limits: &CacheLimits) -> Result<()> {
     for (subject, limit) in [
         ("limit `context_tokens`", limits.context_tokens),
         ("limit `sequences`", limits.sequences),
@@ -175,7 +204,13 @@ pub(super) fn check(groups: &[CacheGroup], limits: &CacheLimits) -> Result<()> {
             return Err(wrong(subject, limit, "at least 1"));
         }
     }
+    if limits.snapshots < 2 {
+        return Err(wrong("limit `snapshots`", limits.snapshots, "at least 2"));
+    }
     let mut seen = HashSet::new();
+    if let Some(twice) = states.iter().find(|state| !seen.insert(state.layer)) {
+        return Err(wrong("states", format!("layer {} a second time", twice.layer), "each layer once"));
+    }
     for (index, group) in groups.iter().enumerate() {
         if group.window == Some(0) {
             return Err(wrong("window", format!("0 in group {index}"), "at least 1, the position itself"));

@@ -35,7 +35,7 @@
 //! ```
 //! use kiln::cache::{Cache, CacheGroup, CacheLayer, CacheLimits};
 //!
-//! let layer = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128, exact: false };
+//! let layer = CacheLayer { layer: 0, kv_heads: 8, key_size: 128, value_size: 128 };
 //! let cache = Cache::new(vec![CacheGroup { window: None, layers: vec![layer] }], CacheLimits::new(4096))?;
 //! let mut sequence = cache.sequence();
 //! for copy in sequence.reserve(5)? {
@@ -60,20 +60,26 @@
 //! - With at most [`CacheLimits::sequences`] sequences alive, and reservations no longer than
 //!   [`CacheLimits::chunk_tokens`], pages never run out before the context does.
 //!
-//! Layers that carry a recurrent state instead of keys and values have nothing to page: their state is one slot of a
-//! fixed size per sequence, which would stand beside the tables as a group of another kind, forked by a copy.
+//! # States
+//!
+//! Layers that carry a recurrent state instead of keys and values have nothing to page. The states of all of them lie in
+//! slots, and a sequence holds those behind some of its lengths: see `snapshots.rs`. A batch reads one slot and writes
+//! another, so a fork shares slots as it does pages, and going back goes to the nearest length behind which there is one.
 
 mod layout;
 mod pool;
+mod snapshots;
 mod sequence;
 mod table;
 
 pub use crate::options::CacheFormat;
-pub use layout::{CacheGroup, CacheLayer, CacheLimits};
+pub use layout::{CacheGroup, CacheLayer, CacheLimits, CacheState};
 pub use pool::{GroupStats, PageId};
 pub use sequence::{PageCopy, Sequence};
+pub use snapshots::StateSlots;
 
 use crate::{Error, Result};
+use crate::program::Program;
 use pool::Pool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -94,6 +100,7 @@ pub struct Cache {
 #[derive(Debug)]
 struct Shared {
     groups: Vec<CacheGroup>,
+    states: Vec<CacheState>,
     books: Mutex<Books>,
 }
 
@@ -103,6 +110,8 @@ struct Books {
     limits: CacheLimits,
     /// One for each group, in the same order.
     pools: Vec<Pool>,
+    /// The slots of states, where any are kept.
+    states: Option<Pool>,
 }
 
 /// Where a layer's keys and values are: in which group, and as which of its layers.
@@ -120,9 +129,27 @@ impl Cache {
     /// # Errors
     /// [`Error::Cache`] for a window or limit of zero, a layer in two groups, and more pages than there are ids.
     pub fn new(groups: Vec<CacheGroup>, limits: CacheLimits) -> Result<Self> {
-        layout::check(&groups, &limits)?;
+        Self::with_states(groups, vec![], limits)
+    }
+
+    /// The same, with states of recurrent layers.
+    ///
+    /// # Errors
+    /// As [`Cache::new`], and for a layer whose state is kept twice.
+    pub fn with_states(groups: Vec<CacheGroup>, states: Vec<CacheState>, limits: CacheLimits) -> Result<Self> {
+        layout::check(&groups, &states, &limits)?;
         let pools = groups.iter().map(|group| Ok(Pool::new(limits.pages(group)?))).collect::<Result<_>>()?;
-        Ok(Cache { shared: Arc::new(Shared { groups, books: Mutex::new(Books { limits, pools }) }) })
+        let slots = if states.is_empty() { None } else { Some(Pool::new(limits.state_slots()?)) };
+        let books = Mutex::new(Books { limits, pools, states: slots });
+        Ok(Cache { shared: Arc::new(Shared { groups, states, books }) })
+    }
+
+    /// Books for all that a program keeps.
+    ///
+    /// # Errors
+    /// As [`Cache::new`].
+    pub fn of_program(program: &Program, limits: CacheLimits) -> Result<Self> {
+        Self::with_states(CacheGroup::of_program(program), CacheState::of_program(program), limits)
     }
 
     /// A sequence without positions.
@@ -133,6 +160,11 @@ impl Cache {
     /// The groups, as they were given.
     pub fn groups(&self) -> &[CacheGroup] {
         &self.shared.groups
+    }
+
+    /// The states, as they were given.
+    pub fn states(&self) -> &[CacheState] {
+        &self.shared.states
     }
 
     /// Where a layer is kept; `None` if it has no keys and values of its own.
@@ -159,21 +191,30 @@ impl Cache {
         for (pool, capacity_pages) in books.pools.iter_mut().zip(capacities) {
             pool.raise(capacity_pages);
         }
+        let slots = limits.state_slots()?;
+        books.states.iter_mut().for_each(|pool| pool.raise(slots));
         books.limits = limits;
         Ok(())
     }
 
-    /// The bytes of all pages of all groups in a format, whether in use or not.
+    /// The bytes of all pages of all groups in a format, and of all states, whether in use or not.
     pub fn bytes(&self, format: CacheFormat) -> u64 {
         let books = self.lock();
         let rows = self.groups().iter().zip(&books.pools);
         let sizes = rows.map(|(group, pool)| group.page_bytes(format).saturating_mul(pool.capacity_pages().into()));
-        sizes.fold(0, u64::saturating_add)
+        let states = self.states().iter().map(CacheState::bytes).fold(0, u64::saturating_add);
+        let slots = books.states.as_ref().map_or(0, Pool::capacity_pages);
+        sizes.fold(0, u64::saturating_add).saturating_add(states.saturating_mul(slots.into()))
     }
 
     /// How many pages each group has, and what they are doing.
     pub fn stats(&self) -> Vec<GroupStats> {
         self.lock().pools.iter().map(Pool::stats).collect()
+    }
+
+    /// How many slots for states there are, and what they are doing.
+    pub fn state_stats(&self) -> GroupStats {
+        self.lock().states.as_ref().map(Pool::stats).unwrap_or_default()
     }
 
     /// The books. A thread that panicked while it held them cannot have left them half written (nothing that is done

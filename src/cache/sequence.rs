@@ -2,6 +2,7 @@
 //! changes anything.
 
 use super::pool::PageId;
+use super::snapshots::{Snapshots, StateSlots};
 use super::table::Table;
 use super::{Books, Cache, PAGE_POSITIONS, wrong};
 use crate::{Error, Result};
@@ -30,6 +31,8 @@ pub struct Sequence {
     cache: Cache,
     /// One for each group, in the same order. They have pages for `len_tokens + reserved_tokens`.
     tables: Vec<Table>,
+    /// What recurrent layers keep; there is always one behind `len_tokens`, if there are such layers.
+    snapshots: Snapshots,
     len_tokens: u32,
     reserved_tokens: u32,
 }
@@ -37,7 +40,7 @@ pub struct Sequence {
 impl Sequence {
     pub(super) fn new(cache: Cache) -> Self {
         let tables = cache.groups().iter().map(|_| Table::default()).collect();
-        Sequence { cache, tables, len_tokens: 0, reserved_tokens: 0 }
+        Sequence { cache, tables, snapshots: Snapshots::default(), len_tokens: 0, reserved_tokens: 0 }
     }
 
     /// The cache that the pages belong to.
@@ -74,6 +77,12 @@ impl Sequence {
         Some((table.page_of(position)?, position % PAGE_POSITIONS))
     }
 
+    /// Where the states of recurrent layers are read from, and written to, by a batch of all the positions that are
+    /// reserved. `None` if nothing is reserved, or there are no such layers.
+    pub fn states(&self) -> Option<StateSlots> {
+        self.snapshots.slots()
+    }
+
     /// Finds pages for the next `asked_tokens` positions, and returns the copies that must be made before they are
     /// written, and before anything else is done with this sequence but dropping it. There is at most one for each
     /// group, and none at all unless the sequence was forked.
@@ -90,7 +99,13 @@ impl Sequence {
         let shared_tails = self.shared_tails(&books);
         let limit_tokens = self.reach(&shared_tails, &books);
         let end = self.len_tokens.checked_add(asked_tokens).filter(|end| *end <= limit_tokens);
-        let end = end.ok_or(Error::ContextFull { used_tokens: self.len_tokens, asked_tokens, limit_tokens })?;
+        let full = |limit_tokens| Error::ContextFull { used_tokens: self.len_tokens, asked_tokens, limit_tokens };
+        let end = end.ok_or_else(|| full(limit_tokens))?;
+        if let Some(states) = &mut books.states
+            && !self.snapshots.reserve(states)
+        {
+            return Err(full(self.len_tokens));
+        }
 
         // From here on the pools are known to have what is taken from them.
         let mut copies = Vec::new();
@@ -127,15 +142,23 @@ impl Sequence {
     /// have left their window.
     ///
     /// # Errors
-    /// [`Error::Cache`] if fewer are reserved. Nothing has changed then.
+    /// [`Error::Cache`] if fewer are reserved, or where states are kept, which are those behind all of them, more. Nothing
+    /// has changed then.
     pub fn commit(&mut self, written_tokens: u32) -> Result<()> {
         if written_tokens > self.reserved_tokens {
             let expected = format!("at most the {} reserved", self.reserved_tokens);
             return Err(wrong("commit", format!("{written_tokens} tokens"), expected));
         }
+        let Books { limits, pools, states } = &mut *self.cache.lock();
+        if states.is_some() && written_tokens < self.reserved_tokens {
+            let expected = format!("all of the {} reserved", self.reserved_tokens);
+            return Err(wrong("commit", format!("{written_tokens} tokens"), expected));
+        }
         self.len_tokens += written_tokens;
         self.reserved_tokens = 0;
-        let Books { limits, pools } = &mut *self.cache.lock();
+        if let Some(pool) = states {
+            self.snapshots.commit(self.len_tokens, limits.snapshots, pool);
+        }
         for ((table, pool), group) in self.tables.iter_mut().zip(pools).zip(self.cache.groups()) {
             table.cut(self.len_tokens, pool);
             table.evict(limits.evictable_pages(group, self.len_tokens), pool);
@@ -143,18 +166,16 @@ impl Sequence {
         Ok(())
     }
 
-    /// Another sequence with the same positions, which shares all pages. What is reserved is not shared.
+    /// Another sequence with the same positions, which shares all pages and states. What is reserved is not shared.
     pub fn fork(&self) -> Sequence {
-        Sequence {
-            cache: self.cache.clone(),
-            tables: self.share(self.len_tokens),
-            len_tokens: self.len_tokens,
-            reserved_tokens: 0,
-        }
+        let (tables, snapshots) = self.share(self.len_tokens);
+        let (cache, len_tokens) = (self.cache.clone(), self.len_tokens);
+        Sequence { cache, tables, snapshots, len_tokens, reserved_tokens: 0 }
     }
 
     /// Makes this sequence the first `tokens` positions of another, sharing its pages. What this one held, or had
-    /// reserved, is given back.
+    /// reserved, is given back. Where states are kept it becomes the most positions, up to so many, behind which there are
+    /// some.
     ///
     /// # Errors
     /// [`Error::Cache`] if the other is shorter or belongs to another cache, [`Error::Evicted`] if its windows have
@@ -167,23 +188,23 @@ impl Sequence {
             let expected = format!("at most the {} there are", other.len_tokens);
             return Err(wrong("prefix", format!("{tokens} tokens"), expected));
         }
-        other.check_reachable(tokens)?;
-        let tables = other.share(tokens);
+        let tokens = other.reachable(tokens)?;
+        let (tables, snapshots) = other.share(tokens);
         self.give_back(0);
-        self.tables = tables;
+        (self.tables, self.snapshots) = (tables, snapshots);
         self.len_tokens = tokens;
         Ok(())
     }
 
     /// Goes back to the first `tokens` positions, and closes an open reservation. If there are no more than that, only
-    /// the reservation is closed.
+    /// the reservation is closed. Where states are kept it goes back farther if it must, to the last position behind which
+    /// there are some: [`len`](Self::len) says what is left.
     ///
     /// # Errors
     /// [`Error::Evicted`] if the last of these positions would see pages that a window has left behind. Nothing has
     /// changed then. Zero is always possible, and so is whatever [`earliest_rollback`](Self::earliest_rollback) allows.
     pub fn truncate(&mut self, tokens: u32) -> Result<()> {
-        let tokens = tokens.min(self.len_tokens);
-        self.check_reachable(tokens)?;
+        let tokens = self.reachable(tokens.min(self.len_tokens))?;
         self.give_back(tokens);
         Ok(())
     }
@@ -194,23 +215,31 @@ impl Sequence {
         rows.map(|(table, group)| table.earliest(group)).fold(0, u32::max)
     }
 
-    fn check_reachable(&self, asked_tokens: u32) -> Result<()> {
+    /// The length that comes of going back to so many positions.
+    fn reachable(&self, asked_tokens: u32) -> Result<u32> {
         let earliest_tokens = self.earliest_rollback();
+        if !self.cache.states().is_empty() {
+            return Ok(self.snapshots.nearest(asked_tokens, earliest_tokens));
+        }
         if asked_tokens > 0 && asked_tokens < earliest_tokens {
             return Err(Error::Evicted { asked_tokens, earliest_tokens });
         }
-        Ok(())
+        Ok(asked_tokens)
     }
 
-    fn share(&self, tokens: u32) -> Vec<Table> {
-        let mut books = self.cache.lock();
-        self.tables.iter().zip(&mut books.pools).map(|(table, pool)| table.share(tokens, pool)).collect()
+    fn share(&self, tokens: u32) -> (Vec<Table>, Snapshots) {
+        let Books { pools, states, .. } = &mut *self.cache.lock();
+        let tables = self.tables.iter().zip(pools).map(|(table, pool)| table.share(tokens, pool)).collect();
+        (tables, states.as_mut().map(|pool| self.snapshots.share(tokens, pool)).unwrap_or_default())
     }
 
     fn give_back(&mut self, kept_tokens: u32) {
-        let mut books = self.cache.lock();
-        for (table, pool) in self.tables.iter_mut().zip(&mut books.pools) {
+        let Books { pools, states, .. } = &mut *self.cache.lock();
+        for (table, pool) in self.tables.iter_mut().zip(pools) {
             table.cut(kept_tokens, pool);
+        }
+        if let Some(pool) = states {
+            self.snapshots.cut(kept_tokens, pool);
         }
         self.len_tokens = kept_tokens;
         self.reserved_tokens = 0;

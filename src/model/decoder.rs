@@ -4,6 +4,7 @@ mod convolution;
 mod experts;
 mod latent;
 mod layer_inputs;
+mod recurrent;
 
 use super::ProgramOptions;
 use super::hyper::{Hyper, Scaling, ScalingKind};
@@ -12,10 +13,11 @@ use crate::Result;
 use crate::error::Error;
 use crate::program::{
     Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Purpose, Reach, Rope, RopeId, RopeStyle, Rows,
-    Sees, Slot, SlotId, Step, WeightId, Yarn,
+    Runs, Sees, Slot, SlotId, Step, WeightId, Yarn,
 };
 pub(super) use experts::Experts;
 pub(super) use latent::Latent;
+pub(super) use recurrent::{Recurrent, RecurrentKind};
 
 /// In what a family differs from plain llama.
 pub(super) struct Decoder {
@@ -66,6 +68,12 @@ pub(super) struct Decoder {
     pub sinks: bool,
     /// How many tokens the convolution counts that layers without heads of keys have in place of attention.
     pub convolution: Option<usize>,
+    /// Recurrent layers in place of attention.
+    pub recurrent: Option<Recurrent>,
+    /// Whether attention's sums are gated: behind each head of queries is one of gates.
+    pub gated_attention: bool,
+    /// Whether layers have a feed-forward.
+    pub feed_forward: bool,
     /// What the norm behind the last layer is called.
     pub final_norm: &'static str,
     pub activation: Activation,
@@ -175,6 +183,9 @@ impl Decoder {
             experts: None,
             sinks: false,
             convolution: None,
+            recurrent: None,
+            gated_attention: false,
+            feed_forward: true,
             final_norm: "output_norm",
             activation: Activation::Silu,
             gated: true,
@@ -266,11 +277,15 @@ impl Writer<'_, '_> {
         for layer in 0..hyper.layers {
             self.layer = Some(layer);
             let last = layer + 1 == hyper.layers;
-            stream = match flags.convolution.filter(|_| hyper.kv_heads[layer] == 0) {
-                Some(kernel) => self.convolution(layer, kernel, stream, last)?,
-                None => self.attention(layer, stream, last)?,
+            let recurrent = flags.recurrent.as_ref().filter(|recurrent| recurrent.on.get(layer) == Some(&true));
+            stream = match (recurrent, flags.convolution.filter(|_| hyper.kv_heads[layer] == 0)) {
+                (Some(recurrent), _) => self.recurrence(layer, recurrent, stream, last)?,
+                (None, Some(kernel)) => self.convolution(layer, kernel, stream, last)?,
+                (None, None) => self.attention(layer, stream, last)?,
             };
-            self.feed_forward(layer, stream)?;
+            if flags.feed_forward {
+                self.feed_forward(layer, stream)?;
+            }
             self.add_layer_input(layer, stream)?;
             if let Some(factor) = self.tensors.number(&format!("blk.{layer}.layer_output_scale.weight"))? {
                 self.push(Op::Scale { slot: stream.residual, factor });
@@ -323,15 +338,18 @@ impl Writer<'_, '_> {
         let own = [queries, keys].map(|slot| (earlier.is_none() || slot == queries).then_some(slot));
 
         let input = self.pre_norm(layer, flags.attention_norm, stream)?;
+        let both = flags.gated_attention.then(|| self.slot("q and gate", 2 * heads * key_size, Rows::Tokens));
+        let asking = both.unwrap_or(queries);
         let products = match earlier {
             None => {
                 let has_values = !flags.keys_as_values || self.tensors.has(&format!("blk.{layer}.attn_v.weight"));
                 let made_by = if has_values { "attn_v" } else { "attn_k" };
-                self.query_key_value(layer, [("attn_q", queries), ("attn_k", keys), (made_by, values)])?
+                self.query_key_value(layer, [("attn_q", asking), ("attn_k", keys), (made_by, values)])?
             }
-            Some(_) => vec![self.product(layer, "attn_q", hyper.width, queries)?],
+            Some(_) => vec![self.product(layer, "attn_q", hyper.width, asking)?],
         };
         self.push(Op::Linear { input, products });
+        let gate = both.map(|both| self.part_queries(both, queries, key_size));
         if flags.value_norm && earlier.is_none() {
             self.push_norm(values, values, value_size, [None; 2]);
         }
@@ -349,9 +367,26 @@ impl Writer<'_, '_> {
         }
         let reach = windowed.map_or(Reach::All, |window| window.reach);
         let kept =
-            KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, exact: false, reach };
+            KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, reach };
         self.attend([queries, keys, values, sums], kept, earlier)?;
+        let sums = gate.unwrap_or(sums);
+        if gate.is_some() {
+            let up = self.slot("a", heads * value_size, Rows::Tokens);
+            self.push(Op::Gate { activation: Activation::Sigmoid, gate: sums, up, out: sums });
+        }
         self.leave_attention(layer, sums, stream, last)
+    }
+
+    /// Takes apart what holds a head of queries and a head of gates in turns. Returns the gates.
+    fn part_queries(&mut self, both: SlotId, queries: SlotId, head_size: usize) -> SlotId {
+        let gate = self.slot("gate of a", self.width(queries), Rows::Tokens);
+        for (out, from_start) in [(queries, 0), (gate, head_size)] {
+            let (from_stride, count) = (2 * head_size, self.width(out) / head_size);
+            let (to_start, to_stride, size) = (0, head_size, head_size);
+            let part = Runs { from: both, from_start, from_stride, to_start, to_stride, size, count };
+            self.push(Op::Copy { parts: vec![part], out });
+        }
+        gate
     }
 
     /// From the sums of all heads' values to the residual stream.

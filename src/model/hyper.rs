@@ -188,6 +188,11 @@ impl<'m> Hyper<'m> {
         }
     }
 
+    /// Whether layers may keep something else than keys and values: those without heads of these do.
+    fn has_states(&self) -> bool {
+        ["shortconv.l_cache", "ssm.conv_kernel"].iter().any(|name| self.metadata.get(&self.key(name)).is_some())
+    }
+
     fn required(&self, name: &str) -> Result<usize> {
         match self.optional(name)? {
             Some(value) if value > 0 => Ok(value),
@@ -234,16 +239,19 @@ impl<'m> Hyper<'m> {
     fn check(&self) -> Result<()> {
         let wrong = |name: &str, found: String, expected: String| Err(Error::metadata(self.key(name), found, expected));
         for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
+            if kv_heads == 0 && self.has_states() {
+                continue;
+            }
             if heads == 0 {
                 return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
-            }
-            if kv_heads == 0 && self.convolution()?.is_some() {
-                continue;
             }
             if kv_heads == 0 || heads % kv_heads != 0 {
                 let found = format!("{kv_heads} in layer {layer}");
                 return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
             }
+        }
+        if self.heads.iter().all(|&heads| heads == 0) {
+            return Ok(());
         }
         for (name, size) in [("attention.key_length", self.key_size), ("attention.value_length", self.value_size)] {
             if size == 0 || size > MOST_HEAD_SIZE {

@@ -29,12 +29,14 @@ mod hyper;
 mod lfm2;
 mod llama;
 mod llama4;
+mod mamba;
 mod mistral3;
 mod modern_bert;
 mod nemotron;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen3next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -113,6 +115,11 @@ const FAMILIES: &[(&str, Family)] = &[
     ("seed_oss", seed_oss::flags),
     ("stablelm", stablelm::flags),
     ("starcoder2", starcoder2::flags),
+    ("granitehybrid", mamba::granite_hybrid),
+    ("mamba2", mamba::mamba2),
+    ("qwen3next", qwen3next::qwen3next),
+    ("qwen35", qwen3next::qwen35),
+    ("qwen35moe", qwen3next::qwen35moe),
 ];
 
 /// Sets the flags in which a family of encoders differs.
@@ -191,8 +198,10 @@ fn program_for(file: &Gguf, options: ProgramOptions, purpose: Purpose) -> Result
                 let expected = "none: models of this architecture have no experts";
                 return Err(Error::metadata(hyper.key("expert_count"), experts.to_string(), expected));
             }
-            if decoder.purpose == Purpose::Embed && (decoder.sinks || decoder.latent.is_some()) {
-                let (found, expected) = ("attention with sinks, or latent".into(), "one that can embed texts".into());
+            let keeps_more = decoder.latent.is_some() || decoder.convolution.is_some() || decoder.recurrent.is_some();
+            if decoder.purpose == Purpose::Embed && (decoder.sinks || keeps_more) {
+                let found = "attention with sinks, or latent, or layers without attention".into();
+                let expected = "one that can embed texts".into();
                 return Err(Error::Model { subject: format!("architecture `{architecture}`"), found, expected });
             }
             if !decoder.causal && decoder.purpose == Purpose::Generate {

@@ -6,8 +6,8 @@ use super::architectures;
 const NEEDS: &[(&str, &str)] = &[
     (
         "recurrent layers",
-        "arwkv7 falcon-h1 granitehybrid jamba kimi-k3 kimi-linear mamba mamba2 minimax-01 nemotron_h \
-         nemotron_h_moe plamo2 qwen35 qwen35moe qwen3next rwkv6 rwkv6qwen2 rwkv7",
+        "arwkv7 falcon-h1 jamba kimi-k3 kimi-linear mamba minimax-01 nemotron_h \
+         nemotron_h_moe plamo2 rwkv6 rwkv6qwen2 rwkv7",
     ),
     (
         "experts that are wired in a way of their own",

@@ -350,7 +350,9 @@ impl Making<'_> {
         let mut seen = vec![0; parts.len()];
         let mut route = vec![];
         let segments = self.program.segments(&placement.devices(self.program));
-        let pipelined = parts.len() > 1 && !self.program.keeps_slots(&segments);
+        // A recurrent layer reads what one batch has left and writes what the next will read: its pieces are whole batches.
+        let is_recurrent = !self.program.states.is_empty();
+        let pipelined = parts.len() > 1 && !is_recurrent && !self.program.keeps_slots(&segments);
         for segment in segments {
             if let Some(part) = parts.iter().position(|(device, _)| *device == segment.device) {
                 route.push((part, seen[part], segment));

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use crate::Result;
 use crate::backend::gpu::readback::wait;
 use crate::backend::gpu::{Gpu, GpuOptions, Sight, Traits};
-use crate::cache::{Cache, CacheGroup, CacheLimits};
+use crate::cache::{Cache, CacheLimits, CacheState};
 use crate::gguf::Gguf;
 use crate::model::{self, ProgramOptions};
 use crate::options::{Device, LoadOptions, Offload};
@@ -18,6 +18,11 @@ const LEAST_CONTEXT: u32 = 4096;
 const TEXT_TOKENS: u32 = 2048;
 /// Contexts that are made smaller are multiples of this.
 const CONTEXT_STEP: u32 = 256;
+
+/// What a session's states of recurrent layers may take, of which the more are kept the smaller they are.
+const SNAPSHOT_BYTES: u64 = 256 << 20;
+const FEWEST_SNAPSHOTS: u64 = 4;
+const MOST_SNAPSHOTS: u64 = 64;
 
 /// What fits together.
 #[derive(Debug)]
@@ -80,8 +85,10 @@ impl Fit {
             // Texts are never cut, so GPUs have room for long ones, and with a longer context, if it is asked for, for that.
             Purpose::Embed => options.context.unwrap_or(context.min(TEXT_TOKENS)).max(CHUNK_TOKENS as u32),
         };
-        let limits = CacheLimits { sequences: options.sessions, chunk_tokens, ..CacheLimits::new(context) };
-        let cache = Cache::new(CacheGroup::of_program(&program), limits)?;
+        let state_bytes = CacheState::of_program(&program).iter().map(CacheState::bytes).fold(0, u64::saturating_add);
+        let snapshots = (SNAPSHOT_BYTES / state_bytes.max(1)).clamp(FEWEST_SNAPSHOTS, MOST_SNAPSHOTS) as u32;
+        let limits = CacheLimits { sequences: options.sessions, chunk_tokens, snapshots, ..CacheLimits::new(context) };
+        let cache = Cache::of_program(&program, limits)?;
         Ok(Fit { sites, program, cache, reasons: vec![] })
     }
 

@@ -9,9 +9,10 @@ use super::attention::Attention;
 use super::experts::{Sorted, multiply_experts};
 use super::matmul::{Finish, forms, matmul_then};
 use super::matrix::{Matrix, MatrixOptions, Stack};
-use super::memory::{self, PageMemory, convolved_before, store};
+use super::memory::{self, PageMemory, convolved_before, slots_of, store};
 use super::ops;
 use super::pool::Pool;
+use super::scan::Recurrence;
 use super::simd::rows::{Activate, Add, Gate, Norm, Rotate, Softcap, Turn};
 use super::simd::{Level, on};
 use super::texts::TextAttention;
@@ -332,10 +333,11 @@ impl Executor {
                     }
                 });
             }
-            Op::Convolve { input, over, weight, out } => {
-                let (width, weights, weight) = (self.width(*input), self.weights.clone(), *weight);
-                let earlier = convolved_before(self.program(), (*over, run.positions), run.memory)?;
-                let (input, first) = (slots[input.0].clone(), earlier.len() / width.max(1));
+            Op::Convolve { input, over, weight, bias, out } => {
+                let (width, weights, weight, bias) = (self.width(*input), self.weights.clone(), *weight, *bias);
+                let state = &self.program().states[over.0];
+                let earlier = convolved_before(state, run.positions, &slots[input.0], run.memory)?;
+                let (level, input, first) = (self.level, slots[input.0].clone(), earlier.len() / width.max(1));
                 self.pool.change(to_write(slots, *out), rows_of(width), move |index, sums| {
                     for (token, sums) in (index * rows_of(width) / width..).zip(sums.chunks_mut(width)) {
                         let weight = weights.vector(weight);
@@ -346,8 +348,26 @@ impl Executor {
                             Some(row) => &input[row * width..][..width],
                         });
                         ops::convolve(rows, weight, sums);
+                        on(level, Add { to: sums, from: bias.map(|bias| weights.vector(bias)).unwrap_or_default() });
                     }
                 });
+            }
+            Op::Scan(scan) => {
+                let state = self.program().states[scan.over.0];
+                let slots_of_states = slots_of(run.positions)?;
+                let job = Recurrence {
+                    level: self.level,
+                    scan: *scan,
+                    state,
+                    weights: self.weights.clone(),
+                    earlier: run.memory.heads(state.layer as u32, slots_of_states.from).to_vec(),
+                    input: slots[scan.input.0].clone(),
+                    steps: slots[scan.steps.0].clone(),
+                    writes: scan.writes.map(|writes| slots[writes.0].clone()),
+                };
+                let spare = run.memory.take_heads(state.layer as u32, slots_of_states.to);
+                let heads = job.run(spare, to_write(slots, scan.out), &self.pool);
+                run.memory.put_heads(state.layer as u32, slots_of_states.to, heads);
             }
             Op::Copy { parts, out } => {
                 for part in parts {

@@ -1,4 +1,4 @@
-//! The pages of a cache in memory.
+//! The pages of a cache in memory, and its states.
 //!
 //! A page holds 32 positions for all layers of its group. Within a page each layer has, for each head, its keys and
 //! then its values, position by position: attention reads a head's keys as one run of bytes. Pages are made when they
@@ -7,10 +7,13 @@
 use super::simd::float::{Narrow, Widen};
 use super::simd::{Level, on};
 use crate::Result;
-use crate::backend::batch::{Batch, Positions, missing_page, place_of};
-use crate::cache::{Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence};
+use crate::backend::batch::{Batch, Positions, missing_page};
+use crate::cache::{
+    Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence, StateSlots,
+};
+use crate::error::Error;
 use crate::gguf::TensorType;
-use crate::program::{KeyValuesId, Program};
+use crate::program::{Program, State};
 use crate::quant::Format;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -22,6 +25,21 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct PageMemory {
     groups: Arc<Vec<Group>>,
+    states: Arc<Vec<LayerStates>>,
+}
+
+/// The states of a recurrent layer, by slot.
+#[derive(Debug, Clone)]
+struct LayerStates {
+    layer: u32,
+    slots: Vec<LayerState>,
+}
+
+/// One of them: empty until it is written.
+#[derive(Debug, Clone, Default)]
+struct LayerState {
+    inputs: Arc<Vec<f32>>,     // [inputs, width]
+    heads: Vec<Arc<Vec<f32>>>, // [heads] of [value_size, key_size]
 }
 
 #[derive(Debug, Clone)]
@@ -63,10 +81,9 @@ impl PageMemory {
         let groups = cache.groups().iter().map(|group| {
             let mut page_bytes = 0;
             let layers = group.layers.iter().map(|&shape| {
-                let kept = shape.format(format);
-                let row_bytes = |size: u32| kept.row_bytes(size) as usize;
+                let row_bytes = |size: u32| format.row_bytes(size) as usize;
                 let (key_bytes, value_bytes) = (row_bytes(shape.key_size), row_bytes(shape.value_size));
-                let format = Format::of(kept.tensor_type())?;
+                let format = Format::of(format.tensor_type())?;
                 let layer = Layer { shape, format, start: page_bytes, key_bytes, value_bytes };
                 let heads = if own.contains(&shape.layer) { shape.kv_heads } else { 0 };
                 page_bytes += PAGE_POSITIONS as usize * heads as usize * (key_bytes + value_bytes);
@@ -75,7 +92,38 @@ impl PageMemory {
             let layers = layers.collect::<Result<_>>()?;
             Ok(Group { layers, page_bytes, pages: vec![] })
         });
-        Ok(PageMemory { groups: Arc::new(groups.collect::<Result<_>>()?) })
+        let states = cache.states().iter().map(|state| LayerStates { layer: state.layer, slots: vec![] });
+        Ok(PageMemory { groups: Arc::new(groups.collect::<Result<_>>()?), states: Arc::new(states.collect()) })
+    }
+
+    fn state(&self, layer: u32, slot: Option<PageId>) -> Option<&LayerState> {
+        let states = self.states.iter().find(|states| states.layer == layer)?;
+        states.slots.get(slot?.index())
+    }
+
+    fn state_mut(&mut self, layer: u32, slot: PageId) -> Option<&mut LayerState> {
+        let states = Arc::make_mut(&mut self.states).iter_mut().find(|states| states.layer == layer)?;
+        if states.slots.len() <= slot.index() {
+            states.slots.resize_with(slot.index() + 1, LayerState::default);
+        }
+        states.slots.get_mut(slot.index())
+    }
+
+    /// The matrices of all heads of a layer in a slot; none if it was never written.
+    pub(super) fn heads(&self, layer: u32, slot: Option<PageId>) -> &[Arc<Vec<f32>>] {
+        self.state(layer, slot).map_or(&[], |state| &state.heads)
+    }
+
+    /// Takes them out, to be written anew: what is in them does not matter any more.
+    pub(super) fn take_heads(&mut self, layer: u32, slot: PageId) -> Vec<Arc<Vec<f32>>> {
+        self.state_mut(layer, slot).map(|state| std::mem::take(&mut state.heads)).unwrap_or_default()
+    }
+
+    /// Puts them back.
+    pub(super) fn put_heads(&mut self, layer: u32, slot: PageId, heads: Vec<Arc<Vec<f32>>>) {
+        if let Some(state) = self.state_mut(layer, slot) {
+            state.heads = heads;
+        }
     }
 
     /// Copies a page that a sequence is about to write and others still read.
@@ -177,27 +225,34 @@ pub(super) fn store(
     Ok(())
 }
 
-/// The rows of earlier tokens that a convolution counts, one after the other: fewer at the beginning of a sequence.
+/// The slots that a batch reads states from and writes them to.
+pub(super) fn slots_of(positions: Positions) -> Result<StateSlots> {
+    positions.sequence.states().ok_or_else(|| Error::Model {
+        subject: "sequence".into(),
+        found: "no slot for the states of recurrent layers".into(),
+        expected: "a sequence of this model's cache, with the batch reserved".into(),
+    })
+}
+
+/// The rows of earlier tokens that a convolution counts, one after the other; those before the first are zero. The last of
+/// these and of the batch's are kept for the next.
 pub(super) fn convolved_before(
-    program: &Program,
-    (over, positions): (KeyValuesId, Positions),
-    memory: &PageMemory,
-) -> Result<Vec<f32>> {
-    const PAGE: usize = PAGE_POSITIONS as usize;
-    let (kept, place) = (program.key_values[over.0], place_of(program, over, positions.sequence)?);
-    let (start, size) = (positions.start as usize, kept.key_size);
-    let mut rows = vec![];
-    let mut page_rows = vec![0.0; PAGE * size];
-    for position in kept.reach.first_seen(start)..start {
-        let slot = positions.sequence.slot_of(place.group, position as u32);
-        let (page, offset) = slot.ok_or_else(|| missing_page(position))?;
-        let offset = offset as usize;
-        for head in 0..kept.heads {
-            memory.load(place, page, head, offset..offset + 1, &mut page_rows, &mut [])?;
-            rows.extend_from_slice(&page_rows[offset * size..(offset + 1) * size]);
-        }
+    state: &State,
+    positions: Positions,
+    input: &[f32], // [tokens, width]
+    memory: &mut PageMemory,
+) -> Result<Arc<Vec<f32>>> {
+    let (StateSlots { from, to }, layer, numbers) = (slots_of(positions)?, state.layer as u32, state.input_numbers());
+    let earlier = memory.state(layer, from).map(|state| state.inputs.clone());
+    let earlier = earlier.filter(|rows| rows.len() == numbers).unwrap_or_else(|| Arc::new(vec![0.0; numbers]));
+    let rows: Vec<f32> = match input.len().checked_sub(numbers) {
+        Some(first) => input[first..].to_vec(),
+        None => earlier[input.len()..].iter().chain(input).copied().collect(),
+    };
+    if let Some(kept) = memory.state_mut(layer, to) {
+        kept.inputs = Arc::new(rows);
     }
-    Ok(rows)
+    Ok(earlier)
 }
 
 /// Encodes a row; the last block is filled up with zeros.

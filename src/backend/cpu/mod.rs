@@ -19,6 +19,7 @@ pub mod needs;
 pub mod ops;
 pub mod pool;
 pub mod reference;
+mod scan;
 #[allow(unsafe_code)] // names the instructions of vector units
 pub mod simd;
 mod texts;

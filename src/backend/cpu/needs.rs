@@ -63,7 +63,10 @@ fn pages(program: &Program, segments: &[Segment], cache: &Cache, format: CacheFo
         group.layers.iter().map(move |layer| (layer, positions))
     });
     let kept = layers.filter(|(layer, _)| own.contains(&layer.layer));
-    kept.map(|(layer, positions)| layer.position_bytes(format) * positions).sum()
+    let pages: u64 = kept.map(|(layer, positions)| layer.position_bytes(format) * positions).sum();
+    let slots = u64::from(cache.state_stats().capacity_pages);
+    let states = cache.states().iter().filter(|state| own.contains(&state.layer));
+    pages + states.map(|state| state.bytes() * slots).sum::<u64>()
 }
 
 /// Slots keep their memory; of those with a row for each output, one row is what a session asks for.

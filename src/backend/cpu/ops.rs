@@ -4,7 +4,7 @@
 //! GPU are held to these, and the program of a golden model run by them is held to the reference's logits. Functions
 //! know nothing of programs or slots; shapes stand in the comments.
 
-use crate::program::{Activation, Gating, NormKind, RopeStyle, Routing, Runs};
+use crate::program::{Activation, Gating, NormKind, RopeStyle, Routing, Runs, Scan, State};
 
 /// The dot product of two vectors of one length.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -124,6 +124,63 @@ pub fn attend_fading<'a>(
             *sum += weight * value;
         }
     }
+}
+
+/// What a step of a linear recurrence does to one head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fade {
+    /// What is left of the matrix.
+    pub keep: f32,
+    /// How much is written to it.
+    pub write: f32,
+    /// How much of the value is added to what is read.
+    pub skip: f32,
+}
+
+impl Fade {
+    /// From the head's own numbers.
+    pub fn new(step: f32, decay: f32, write: Option<f32>, skip: Option<f32>) -> Self {
+        // Beyond 20 nothing is added any more.
+        let step = if step > 20.0 { step } else { step.exp().ln_1p() };
+        Fade {
+            keep: (step * decay).exp(),
+            write: write.map_or(step, |write| activate(Activation::Sigmoid, write)),
+            skip: skip.unwrap_or(0.0),
+        }
+    }
+}
+
+/// One step of one head of a linear recurrence.
+pub fn scan(
+    scan: &Scan,
+    state: &State,
+    head: usize,
+    row: &[f32], // a row of the input
+    fade: Fade,
+    matrix: &mut [f32], // [value_size, key_size]
+    out: &mut [f32],    // [value_size]
+) {
+    let (query, key, value) = scanned(scan, state, head, row);
+    for ((cells, value), out) in matrix.chunks_mut(state.key_size.max(1)).zip(value).zip(out) {
+        cells.iter_mut().for_each(|cell| *cell *= fade.keep);
+        let known = if scan.writes.is_some() { dot(cells, &key) } else { 0.0 };
+        let write = fade.write * (value - known);
+        cells.iter_mut().zip(&key).for_each(|(cell, key)| *cell += write * key);
+        *out = dot(cells, &query) + fade.skip * value;
+    }
+}
+
+/// A head's query and key, as they are used, and its value.
+pub fn scanned<'a>(scan: &Scan, state: &State, head: usize, row: &'a [f32]) -> (Vec<f32>, Vec<f32>, &'a [f32]) {
+    let State { heads, key_size, value_size, .. } = *state;
+    let key_head = scan.served.by(head, heads, scan.key_heads);
+    let taken = |start: usize, factor: f32| -> Vec<f32> {
+        let part = &row[start + key_head * key_size..][..key_size];
+        let squares: f32 = part.iter().map(|x| x * x).sum();
+        let factor = scan.normalise.map_or(factor, |epsilon| factor / (squares + epsilon).sqrt());
+        part.iter().map(|x| x * factor).collect()
+    };
+    (taken(scan.queries, scan.scale), taken(scan.keys, 1.0), &row[scan.values + head * value_size..][..value_size])
 }
 
 /// A causal convolution of each column by itself. Tokens before the first are zero.

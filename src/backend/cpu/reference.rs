@@ -2,14 +2,14 @@
 //!
 //! Slow, and exact: this is what "dequantize, then multiply in f32" gives, and what faster ways are compared with.
 
-use super::memory::{self, PageMemory, convolved_before, store};
-use super::ops::{self, Fading};
+use super::memory::{self, PageMemory, convolved_before, slots_of, store};
+use super::ops::{self, Fade, Fading};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, missing_page, place_of};
 use crate::backend::weights::{Experts, Weights};
-use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence};
+use crate::cache::{LayerPlace, PAGE_POSITIONS, Sequence, StateSlots};
 use crate::gguf::Gguf;
-use crate::program::{KeyValues, Op, Product, Program, RowOf, SlotId, slope};
+use crate::program::{KeyValues, Op, Product, Program, RowOf, Scan, SlotId, WeightId, slope};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -134,17 +134,20 @@ impl Reference {
                 }
                 slots[out.0] = sums;
             }
-            Op::Convolve { input, over, weight, out } => {
-                let width = self.width(*input);
-                let earlier = convolved_before(self.program(), (*over, Positions::next(sequence)), memory)?;
+            Op::Convolve { input, over, weight, bias, out } => {
+                let (width, state) = (self.width(*input), &self.program().states[over.0]);
+                let earlier = convolved_before(state, Positions::next(sequence), &slots[input.0], memory)?;
                 let rows: Vec<&[f32]> = earlier.chunks(width).chain(slots[input.0].chunks(width)).collect();
                 let mut sums = vec![0.0; slots[input.0].len()];
                 let first = earlier.len() / width.max(1);
                 for (token, sums) in sums.chunks_mut(width).enumerate() {
                     ops::convolve(rows[..=first + token].iter().copied(), self.weights.vector(*weight), sums);
+                    let bias = bias.map(|bias| self.weights.vector(bias)).unwrap_or_default();
+                    sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
                 }
                 slots[out.0] = sums;
             }
+            Op::Scan(scan) => self.scan(scan, slots, sequence, memory)?,
             Op::Copy { parts, out } => {
                 let mut to = std::mem::take(&mut slots[out.0]);
                 for part in parts {
@@ -238,6 +241,37 @@ impl Reference {
             }
         }
         slots[out.0] = sums;
+    }
+
+    fn scan(
+        &self,
+        scan: &Scan,
+        slots: &mut [Vec<f32>],
+        sequence: &Sequence,
+        memory: &mut PageMemory,
+    ) -> Result<()> {
+        let state = &self.program().states[scan.over.0];
+        let (layer, StateSlots { from, to }) = (state.layer as u32, slots_of(Positions::next(sequence))?);
+        let vector = |id: WeightId, head: usize| self.weights.vector(id)[head];
+        let mut sums = std::mem::take(&mut slots[scan.out.0]);
+        let mut heads = vec![];
+        for head in 0..state.heads {
+            let earlier = memory.heads(layer, from).get(head).cloned();
+            let mut matrix = earlier.map_or(vec![0.0; state.head_numbers()], Arc::unwrap_or_clone);
+            for (token, sums) in sums.chunks_mut(self.width(scan.out)).enumerate() {
+                let step = slots[scan.steps.0][token * state.heads + head] + vector(scan.step_bias, head);
+                let write = scan.writes.map(|writes| slots[writes.0][token * state.heads + head]);
+                let fade =
+                    Fade::new(step, vector(scan.decay, head), write, scan.skip.map(|skip| vector(skip, head)));
+                let row = &slots[scan.input.0][token * self.width(scan.input)..][..self.width(scan.input)];
+                let out = &mut sums[head * state.value_size..][..state.value_size];
+                ops::scan(scan, state, head, row, fade, &mut matrix, out);
+            }
+            heads.push(Arc::new(matrix));
+        }
+        memory.put_heads(layer, to, heads);
+        slots[scan.out.0] = sums;
+        Ok(())
     }
 
     fn multiply(&self, product: &Product, input: &[f32], out: &mut [f32]) -> Result<()> {

@@ -54,7 +54,7 @@ impl PageShape {
     /// [`PageShape::serving`].
     pub fn of(layer: &CacheLayer, format: CacheFormat) -> Self {
         let CacheLayer { kv_heads, key_size, value_size, .. } = *layer;
-        PageShape { format: layer.format(format), heads: kv_heads, key_size, value_size, values_in_keys: false }
+        PageShape { format, heads: kv_heads, key_size, value_size, values_in_keys: false }
     }
 
     /// The same as a program's attention sees it: a cache knows nothing of values that are in the keys.

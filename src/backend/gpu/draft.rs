@@ -123,7 +123,10 @@ impl Drafting<'_> {
             }
             Node::Route { logits, routing, out } => self.route(*logits, routing, *out, drafts)?,
             Node::Mix { parts, routes, out, add } => self.mix([*parts, *routes, *out], *add, drafts),
-            &Node::Convolve { input, over, weight, out } => self.convolve([input, out], over, weight, drafts)?,
+            &Node::Convolve { input, over, weight, bias, out } => {
+                self.convolve([input, out], over, weight, bias, drafts)?;
+            }
+            Node::Scan(scan) => self.scan(scan, drafts)?,
             Node::Copy { parts, out } => {
                 parts.iter().for_each(|runs| drafts.list.push(self.copy(runs, *out)));
                 drafts.wrote(*out, false);

@@ -23,7 +23,6 @@
 
 pub mod attention;
 mod choice;
-pub mod convolve;
 pub mod device;
 mod draft;
 mod draft_attention;
@@ -44,6 +43,7 @@ pub mod products;
 pub mod profile;
 pub mod readback;
 mod record;
+pub mod recurrent;
 pub mod report;
 mod room;
 pub mod rotate;

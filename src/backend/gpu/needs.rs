@@ -104,7 +104,7 @@ impl Traits {
         slots.chain(rounded.into_values()).sum()
     }
 
-    /// Bytes of pages, and of partial results of attention.
+    /// Bytes of pages and states, and of partial results of attention.
     fn kept(
         &self,
         program: &Program,
@@ -136,6 +136,9 @@ impl Traits {
                 words = words.max(attention.most_partial_words(slabs, &[1, 8, tokens], cache.limits().context_tokens));
             }
         }
+        let slots = u64::from(cache.state_stats().capacity_pages);
+        let states = cache.states().iter().filter(|state| own.contains(&state.layer));
+        bytes += states.map(|state| state.bytes().next_multiple_of(16) * slots).sum::<u64>();
         (bytes, words * 4)
     }
 }

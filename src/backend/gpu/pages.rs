@@ -1,4 +1,5 @@
-//! The pages of a cache on the device: for each layer one buffer, or several where a binding does not hold all.
+//! The pages of a cache on the device: for each layer one buffer, or several where a binding does not hold all. And the
+//! states of recurrent layers: a buffer for each, with all slots.
 
 use super::attention::PageShape;
 use super::device::Gpu;
@@ -6,12 +7,14 @@ use super::memory::buffer;
 use crate::cache::{Cache, LayerPlace, PageCopy};
 use crate::options::CacheFormat;
 use crate::{Error, Result};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use wgpu::BufferUsages;
 
 /// The pages of all layers.
 pub struct Pages {
     groups: Vec<Vec<LayerPages>>,
+    /// By layer.
+    states: HashMap<u32, wgpu::Buffer>,
     /// Where a page is while it is copied.
     between: wgpu::Buffer,
 }
@@ -57,14 +60,25 @@ impl Pages {
             }
             groups.push(layers);
         }
+        let slots = u64::from(cache.state_stats().capacity_pages);
+        let mut states = HashMap::new();
+        for state in cache.states().iter().filter(|state| own.contains(&state.layer)) {
+            let bytes = state.bytes().saturating_mul(slots);
+            states.insert(state.layer, buffer(gpu, "states", bytes, BufferUsages::STORAGE).await?);
+        }
         let largest = groups.iter().flatten().map(|layer: &LayerPages| layer.page_bytes).max().unwrap_or(0);
         let between = buffer(gpu, "page on its way", largest, BufferUsages::STORAGE).await?;
-        Ok(Pages { groups, between })
+        Ok(Pages { groups, states, between })
     }
 
     /// The pages of a layer.
     pub fn layer(&self, place: LayerPlace) -> Option<&LayerPages> {
         self.groups.get(place.group)?.get(place.index)
+    }
+
+    /// The states of a layer.
+    pub fn states(&self, layer: u32) -> Option<&wgpu::Buffer> {
+        self.states.get(&layer)
     }
 
     /// Encodes the copy of a page that a sequence is about to write and others still read.
@@ -82,8 +96,9 @@ impl Pages {
         }
     }
 
-    /// Bytes of all pages.
+    /// Bytes of all pages and states.
     pub fn bytes(&self) -> u64 {
-        self.groups.iter().flatten().flat_map(|layer| &layer.slabs).map(wgpu::Buffer::size).sum()
+        let slabs = self.groups.iter().flatten().flat_map(|layer| &layer.slabs);
+        slabs.chain(self.states.values()).map(wgpu::Buffer::size).sum()
     }
 }

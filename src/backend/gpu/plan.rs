@@ -16,8 +16,8 @@
 
 use super::experts::Mixture;
 use crate::program::{
-    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Routing, RowOf, Rows, Runs, Sees, Segment, SlotId,
-    WeightId,
+    Activation, KeyValuesId, NormKind, Op, Product, Program, RopeId, Routing, RowOf, Rows, Runs, Scan, Sees, Segment,
+    SlotId, StateId, WeightId,
 };
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -78,7 +78,9 @@ pub enum Node {
     /// As [`Op::Mix`], or added to what is there.
     Mix { parts: SlotId, routes: SlotId, out: SlotId, add: bool },
     /// As [`Op::Convolve`].
-    Convolve { input: SlotId, over: KeyValuesId, weight: WeightId, out: SlotId },
+    Convolve { input: SlotId, over: StateId, weight: WeightId, bias: Option<WeightId>, out: SlotId },
+    /// As [`Op::Scan`].
+    Scan(Scan),
     /// As [`Op::Copy`].
     Copy { parts: Vec<Runs>, out: SlotId },
     /// As [`Op::Scale`].
@@ -105,6 +107,7 @@ impl Node {
             }
             Node::Route { logits, .. } => vec![*logits],
             Node::Convolve { input, .. } => vec![*input],
+            Node::Scan(scan) => [scan.input, scan.steps].into_iter().chain(scan.writes).collect(),
             Node::Copy { parts, .. } => parts.iter().map(|part| part.from).collect(),
             Node::Mix { parts, routes, out, add } => [*parts, *routes].into_iter().chain(add.then_some(*out)).collect(),
             Node::Rotate(rotation) => {
@@ -131,7 +134,7 @@ impl Node {
             Node::Rotate(rotation) => rotation.turned.iter().map(|(slot, ..)| *slot).collect(),
             Node::Attend { out, .. } | Node::Gate { out, .. } => vec![*out],
             Node::Route { out, .. } | Node::Mix { out, .. } => vec![*out],
-            Node::Convolve { out, .. } | Node::Copy { out, .. } => vec![*out],
+            Node::Convolve { out, .. } | Node::Copy { out, .. } | Node::Scan(Scan { out, .. }) => vec![*out],
             Node::Scale { slot, .. } | Node::Softcap { slot, .. } | Node::Temper { slot, .. } => vec![*slot],
         }
     }
@@ -147,7 +150,8 @@ impl Node {
             Node::Rotate(Rotation { norm: Some(norm), .. }) => [Some(norm.queries), Some(norm.keys), None, None],
             Node::Attend { sinks, .. } => [*sinks, None, None, None],
             Node::Route { routing, .. } => [routing.bias, None, None, None],
-            Node::Convolve { weight, .. } => [Some(*weight), None, None, None],
+            Node::Convolve { weight, bias, .. } => [Some(*weight), *bias, None, None],
+            Node::Scan(scan) => [Some(scan.step_bias), Some(scan.decay), scan.skip, None],
             _ => [None; 4],
         };
         all.into_iter().flatten().collect()
@@ -364,7 +368,8 @@ impl Plan {
                 }
                 _ => Node::Mix { parts, routes, out, add: false },
             },
-            &Op::Convolve { input, over, weight, out } => Node::Convolve { input, over, weight, out },
+            &Op::Convolve { input, over, weight, bias, out } => Node::Convolve { input, over, weight, bias, out },
+            &Op::Scan(scan) => Node::Scan(scan),
             // A slice lies where it would be copied from.
             Op::Copy { parts, out } if self.is_slice(parts, *out) => return 1,
             Op::Copy { parts, out } => Node::Copy { parts: parts.clone(), out: *out },

@@ -40,7 +40,7 @@ pub const fn outputs(rows: Rows) -> u32 {
 }
 
 /// As many workgroups as a side of a grid may have.
-const MOST_GROUPS: u32 = 65_535;
+pub(super) const MOST_GROUPS: u32 = 65_535;
 
 /// Workgroups so that there are `along` for each row; shaders loop over what exceeds a side of the grid.
 pub(super) fn grid(along: u32, most_rows: u32) -> [u32; 3] {
@@ -231,7 +231,9 @@ impl Storage {
             1 => "uurwwww",
             2 => "uurrwwww",
             3 => "uurrrwwww",
-            _ => "uurrrrwwww",
+            4 => "uurrrrwwww",
+            5 => "uurrrrrwww",
+            _ => "uurrrrrrww",
         };
         let bindings = all.get(..2 + self.reads + self.writes).unwrap_or(all);
         Variant { bindings, ..self.variant }

@@ -5,7 +5,7 @@ use super::memory::buffer;
 use super::record::Size;
 use crate::Result;
 use crate::backend::batch::{Batch, Positions};
-use crate::cache::PAGE_POSITIONS;
+use crate::cache::{PAGE_POSITIONS, StateSlots};
 use crate::program::Rope;
 use bytemuck::{Pod, Zeroable};
 use wgpu::BufferUsages;
@@ -20,7 +20,7 @@ struct Step {
     unused: u32,
 }
 
-/// What a page table says where there is no page.
+/// What a page table says where there is no page, or no slot.
 const NO_PAGE: u32 = u32::MAX;
 
 /// The buffers.
@@ -45,6 +45,8 @@ pub struct StepBuffers {
     /// Where the table of each group begins.
     pub table_starts: Vec<u32>,
     table_pages: u32,
+    /// Where the slots of states stand behind them: the one to read, and the one to write.
+    pub slots_start: u32,
     /// Where the turns of each rope begin, in pairs.
     pub turn_starts: Vec<u32>,
 }
@@ -68,10 +70,11 @@ impl StepBuffers {
             positions: storage("positions", u64::from(chunk)).await?,
             zeros: storage("zeros", u64::from(chunk)).await?,
             texts: storage("texts", u64::from(chunk) * 2).await?,
-            tables: storage("page tables", u64::from(table_pages) * groups.max(1) as u64).await?,
+            tables: storage("page tables", u64::from(table_pages) * groups as u64 + 2).await?,
             turns: storage("rotations", u64::from(pairs) * 2).await?,
             table_starts: (0..groups as u32).map(|group| group * table_pages).collect(),
             table_pages,
+            slots_start: groups as u32 * table_pages,
             turn_starts,
         })
     }
@@ -89,6 +92,10 @@ impl StepBuffers {
             let pages = at.sequence.table(group).iter().take(self.table_pages as usize);
             let table: Vec<u32> = pages.map(|page| page.map_or(NO_PAGE, |page| page.index() as u32)).collect();
             queue.write_buffer(&self.tables, u64::from(start) * 4, bytemuck::cast_slice(&table));
+        }
+        if let Some(StateSlots { from, to }) = at.sequence.states() {
+            let slots = [from.map_or(NO_PAGE, |slot| slot.get()), to.get()];
+            queue.write_buffer(&self.tables, u64::from(self.slots_start) * 4, bytemuck::cast_slice(&slots));
         }
         if self.table_starts.is_empty() {
             self.write_texts(gpu, batch, at);

@@ -1,7 +1,7 @@
 //! Every shader that can be asked for: so that tests can prove that other compilers take them, too.
 
 use super::shader::Variant;
-use super::{attention, convolve, embed, experts, products, rotate, rows, texts, trials};
+use super::{attention, embed, experts, products, recurrent, rotate, rows, texts, trials};
 use std::collections::HashSet;
 
 /// All variants, in all combinations of tiers that make a difference to their text.
@@ -12,7 +12,7 @@ pub fn all() -> Vec<Variant> {
         products::variants(),
         attention::variants(),
         rotate::variants(),
-        convolve::variants(),
+        recurrent::variants(),
         experts::variants(),
         texts::variants(),
     ];

@@ -1,12 +1,8 @@
-//! Short convolutions in place of attention: what a layer remembers are the inputs of its last few tokens, which are kept in
-//! pages like keys, so that they can be forked and taken back like those.
+//! Short convolutions in place of attention: what a layer remembers are the inputs of its last few tokens.
 
 use super::{Stream, Writer};
 use crate::Result;
-use crate::program::{Activation, KeyValues, KeyValuesId, Op, Reach, Rows};
-
-/// How many columns are kept together.
-const HEAD_SIZE: usize = 64;
+use crate::program::{Activation, Op, Rows, State, StateId};
 
 impl Writer<'_, '_> {
     /// A convolution of `kernel` tokens between two products, in place of attention. In the last layer, only rows with
@@ -18,21 +14,11 @@ impl Writer<'_, '_> {
         let products = self.stacked(layer, "shortconv.in_proj", width, &[before, behind, input])?;
         self.push(Op::Linear { input: normed, products });
         self.push(Op::Gate { activation: Activation::Identity, gate: before, up: input, out: before });
-        // No kernel takes a key as wide as a large model's residual stream.
-        let head_size = if width.is_multiple_of(HEAD_SIZE) { HEAD_SIZE } else { width };
-        let over = KeyValuesId(self.program.key_values.len());
-        self.program.key_values.push(KeyValues {
-            layer,
-            heads: width / head_size,
-            key_size: head_size,
-            value_size: head_size,
-            values_in_keys: true,
-            exact: true,
-            reach: Reach::Window(kernel),
-        });
-        self.push(Op::Store { keys: before, values: None, to: over });
+        let over = StateId(self.program.states.len());
+        let (heads, key_size, value_size) = (0, 0, 0);
+        self.program.states.push(State { layer, inputs: kernel - 1, width, heads, key_size, value_size });
         let weight = self.tensors.shaped(&format!("blk.{layer}.shortconv.conv.weight"), &[kernel, width])?;
-        self.push(Op::Convolve { input: before, over, weight, out: sums });
+        self.push(Op::Convolve { input: before, over, weight, bias: None, out: sums });
         self.push(Op::Gate { activation: Activation::Identity, gate: behind, up: sums, out: behind });
         let mut after = stream;
         if is_last {

@@ -132,7 +132,6 @@ impl Writer<'_, '_> {
             key_size: width,
             value_size: rank,
             values_in_keys: true,
-            exact: false,
             reach: Reach::All,
         };
         let sums = self.slot("ac", heads * rank, Rows::Tokens);
@@ -173,7 +172,7 @@ impl Writer<'_, '_> {
         let parts = vec![part(made, (free, both), (0, value_size), value_size, heads)];
         self.push(Op::Copy { parts, out: values });
         let shape =
-            KeyValues { layer, heads, key_size, value_size, values_in_keys: false, exact: false, reach: Reach::All };
+            KeyValues { layer, heads, key_size, value_size, values_in_keys: false, reach: Reach::All };
         let sums = self.slot("a", heads * value_size, Rows::Tokens);
         self.attend_over(shape, turned, (keys, Some(values)), heads, sums);
         Ok(sums)
