@@ -96,12 +96,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let own_keys = key_head * KEY_SIZE + place * 4u;
     let own_value = params.values + head * params.value_size + min(row, params.value_size - 1u);
     for (var token = 0u; token < step.tokens; token += 1u) {
-        let from = params.input_start + token * params.input_stride;
+        let at = params.input_start + token * params.input_stride;
         var product = vec4<f32>();
         var square = vec2<f32>();
 #repeat j $QUADS
-        let key$j = input_quad(from + params.keys + own_keys + $j * ROW_LANES * 4u);
-        let query$j = input_quad(from + params.queries + own_keys + $j * ROW_LANES * 4u);
+        let key$j = input_quad(at + params.keys + own_keys + $j * ROW_LANES * 4u);
+        let query$j = input_quad(at + params.queries + own_keys + $j * ROW_LANES * 4u);
         product += vec4<f32>(dot(row$j, key$j), dot(row$j, query$j), dot(key$j, query$j), 0.0);
         square += vec2<f32>(dot(query$j, query$j), dot(key$j, key$j));
 #end
@@ -124,7 +124,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #end
         let by = softplus(steps[params.steps_start + token * params.steps_stride + head] + bias);
         let stays = exp(by * decay);
-        let value = input[from + own_value];
+        let value = input[at + own_value];
 #if WRITES
         let strength = written[params.writes_start + token * params.writes_stride + head];
         let write = (value - stays * product.x * key_factor) / (1.0 + exp(min(-strength, 80.0))) * key_factor;

@@ -68,8 +68,8 @@
 
 mod layout;
 mod pool;
-mod snapshots;
 mod sequence;
+mod snapshots;
 mod table;
 
 pub use crate::options::CacheFormat;
@@ -78,8 +78,8 @@ pub use pool::{GroupStats, PageId};
 pub use sequence::{PageCopy, Sequence};
 pub use snapshots::StateSlots;
 
-use crate::{Error, Result};
 use crate::program::Program;
+use crate::{Error, Result};
 use pool::Pool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

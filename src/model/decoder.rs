@@ -366,8 +366,7 @@ impl Writer<'_, '_> {
             self.query_key_norm(layer, own, key_size)?;
         }
         let reach = windowed.map_or(Reach::All, |window| window.reach);
-        let kept =
-            KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, reach };
+        let kept = KeyValues { layer, heads: kv_heads, key_size, value_size, values_in_keys: false, reach };
         self.attend([queries, keys, values, sums], kept, earlier)?;
         let sums = gate.unwrap_or(sums);
         if gate.is_some() {

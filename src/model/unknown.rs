@@ -5,7 +5,7 @@ use super::architectures;
 /// What some families need that no family here has, and their names.
 const NEEDS: &[(&str, &str)] = &[
     (
-        "recurrent layers",
+        "recurrent layers of another kind",
         "arwkv7 falcon-h1 jamba kimi-k3 kimi-linear mamba minimax-01 nemotron_h \
          nemotron_h_moe plamo2 rwkv6 rwkv6qwen2 rwkv7",
     ),

@@ -9,6 +9,7 @@ use kiln::quant::Format;
 use std::sync::Arc;
 
 pub mod encoders;
+pub mod recurrent;
 pub mod variants;
 
 /// Sizes of a model; vectors have one number a layer.
@@ -95,6 +96,7 @@ impl Tiny {
             "gemma4" => Sizes { width: 64, ..Sizes::new(6) },
             // Layers without heads of keys are convolutions.
             "lfm2" | "lfm2moe" => Sizes { kv_heads: vec![0, 2, 0, 0, 2], ..Sizes::new(5) },
+            recurrent if recurrent::RECURRENT.contains(&recurrent) => recurrent::sizes(recurrent),
             _ => Sizes::new(2),
         };
         Tiny::with_sizes(architecture, sizes)
@@ -138,6 +140,7 @@ impl Tiny {
                 tiny.set("attention.causal", false).set("pooling_type", 1)
             }
             encoder if encoders::ENCODERS.contains(&encoder) => return tiny.encoder(),
+            recurrent if recurrent::RECURRENT.contains(&recurrent) => return tiny.recurrent(),
             "lfm2" | "lfm2moe" => tiny.set("shortconv.l_cache", 3),
             "granite" | "granitemoe" => tiny
                 .set("embedding_scale", 1.5f32)
@@ -203,7 +206,7 @@ impl Tiny {
         let architecture = self.architecture.clone();
         let is = |names: &[&str]| names.contains(&architecture.as_str());
         let mut tiny = self.set("expert_count", count as u32).set("expert_used_count", used);
-        tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2", "hunyuan-moe", "phimoe"]) {
+        tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2", "hunyuan-moe", "phimoe", "granitehybrid"]) {
             true => tiny.set("feed_forward_length", inner as u32),
             false => tiny.set("expert_feed_forward_length", inner as u32),
         };
@@ -232,7 +235,7 @@ impl Tiny {
             tiny = tiny.set("expert_gating_func", 2).set("expert_weights_norm", true);
             tiny = tiny.set("expert_weights_scale", 2.5f32).set("expert_shared_count", 2);
         }
-        if is(&["qwen2moe"]) {
+        if is(&["qwen2moe", "qwen3next", "qwen35moe"]) {
             tiny = tiny.set("expert_shared_feed_forward_length", 48);
         }
         for layer in from_layer..tiny.layers() {
@@ -246,7 +249,7 @@ impl Tiny {
                 ("ffn_up_exps.weight", vec![width, inner, count]),
                 ("ffn_down_exps.weight", vec![inner, width, count]),
             ];
-            if is(&["qwen2moe"]) {
+            if is(&["qwen2moe", "qwen3next", "qwen35moe"]) {
                 parts.push(("ffn_gate_inp_shexp.weight", vec![width]));
                 parts.push(("ffn_gate_shexp.weight", vec![width, 48]));
                 parts.push(("ffn_up_shexp.weight", vec![width, 48]));
@@ -508,7 +511,8 @@ impl Tiny {
     }
 
     fn values(&self, name: &str, shape: &[usize]) -> Vec<f32> {
-        if let Some((layer, kind)) = name.split_once("attn_qkv.") {
+        let is_fused = !recurrent::RECURRENT.contains(&self.architecture.as_str());
+        if let Some((layer, kind)) = name.split_once("attn_qkv.").filter(|_| is_fused) {
             return self.fused_values(layer, kind, shape);
         }
         let count = shape.iter().product();
@@ -518,6 +522,8 @@ impl Tiny {
             "rope_freqs" | "rope_factors_long" | "rope_factors_short" => (2.0, 0.9),
             part if part.contains("_norm") && name.ends_with(".weight") => (1.0, 0.5),
             "attn_sinks" => (0.0, 3.0),
+            _ if name.ends_with("ssm_a") => (-0.5, 0.45),
+            _ if name.ends_with("ssm_d") => (1.0, 0.5),
             _ if name.ends_with(".bias") => (0.0, 0.5),
             "layer_output_scale" => (0.8, 0.2),
             "per_layer_token_embd" => (0.0, 1.0 / 4.0),

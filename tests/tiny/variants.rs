@@ -36,6 +36,7 @@ pub fn all() -> Vec<Variant> {
         deepseek,
         more_experts,
         lfm2,
+        recurrent,
     ];
     for family in families {
         let mut add = |name: &str, tiny: Tiny| {
@@ -51,7 +52,9 @@ pub fn all() -> Vec<Variant> {
 pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
     let families: Vec<&str> = kiln::model::architectures()
         .filter(|name| {
-            !["mistral", "gemma4", "gemma-embedding"].contains(name) && !super::encoders::ENCODERS.contains(name)
+            !["mistral", "gemma4", "gemma-embedding"].contains(name)
+                && !super::encoders::ENCODERS.contains(name)
+                && !super::recurrent::RECURRENT.contains(name)
         })
         .collect();
     (0..count).map(move |number| {
@@ -349,6 +352,23 @@ fn lfm2(add: Add) {
     let convolution_last = Sizes { kv_heads: vec![2, 0], ..Sizes::new(2) };
     add("convolution-last", Tiny::with_sizes("lfm2", convolution_last));
     add("plain", Tiny::new("lfm2moe"));
+}
+
+fn recurrent(add: Add) {
+    for family in super::recurrent::RECURRENT {
+        add("plain", Tiny::new(family));
+        add("tied", Tiny::new(family).remove("output.weight"));
+    }
+    let plain = |family| Tiny::new(family);
+    add("interval", plain("qwen35").set("full_attention_interval", 4));
+    let named = vec![true, true, true, false, true];
+    add("named-layers", plain("qwen35").set("attention.recurrent_layers", named).set("full_attention_interval", 2));
+    add("experts", plain("granitehybrid").experts(0));
+    add("unrotated", plain("granitehybrid").set("rope.scaling.finetuned", false));
+    let all = vec![0; 4];
+    add("no-attention", Tiny::with_sizes("granitehybrid", Sizes { kv_heads: all, ..Sizes::new(4) }));
+    let last = Sizes { kv_heads: vec![0, 2], ..Sizes::new(2) };
+    add("attention-last", Tiny::with_sizes("granitehybrid", last));
 }
 
 fn more_experts(add: Add) {

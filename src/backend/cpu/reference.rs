@@ -243,13 +243,7 @@ impl Reference {
         slots[out.0] = sums;
     }
 
-    fn scan(
-        &self,
-        scan: &Scan,
-        slots: &mut [Vec<f32>],
-        sequence: &Sequence,
-        memory: &mut PageMemory,
-    ) -> Result<()> {
+    fn scan(&self, scan: &Scan, slots: &mut [Vec<f32>], sequence: &Sequence, memory: &mut PageMemory) -> Result<()> {
         let state = &self.program().states[scan.over.0];
         let (layer, StateSlots { from, to }) = (state.layer as u32, slots_of(Positions::next(sequence))?);
         let vector = |id: WeightId, head: usize| self.weights.vector(id)[head];
@@ -261,8 +255,7 @@ impl Reference {
             for (token, sums) in sums.chunks_mut(self.width(scan.out)).enumerate() {
                 let step = slots[scan.steps.0][token * state.heads + head] + vector(scan.step_bias, head);
                 let write = scan.writes.map(|writes| slots[writes.0][token * state.heads + head]);
-                let fade =
-                    Fade::new(step, vector(scan.decay, head), write, scan.skip.map(|skip| vector(skip, head)));
+                let fade = Fade::new(step, vector(scan.decay, head), write, scan.skip.map(|skip| vector(skip, head)));
                 let row = &slots[scan.input.0][token * self.width(scan.input)..][..self.width(scan.input)];
                 let out = &mut sums[head * state.value_size..][..state.value_size];
                 ops::scan(scan, state, head, row, fade, &mut matrix, out);

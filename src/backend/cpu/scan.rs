@@ -36,7 +36,8 @@ impl Recurrence {
     pub fn run(self, spare: Vec<Arc<Vec<f32>>>, out: &mut [f32], pool: &Pool) -> Vec<Arc<Vec<f32>>> {
         let State { heads, value_size, .. } = self.state;
         let spare = spare.into_iter().chain(std::iter::repeat_with(Arc::default));
-        let work: Vec<Mutex<Head>> = spare.take(heads).map(|matrix| Mutex::new(Head { matrix, sums: vec![] })).collect();
+        let work: Vec<Mutex<Head>> =
+            spare.take(heads).map(|matrix| Mutex::new(Head { matrix, sums: vec![] })).collect();
         let (_, work) = pool.share((self, work), heads, 1, |(recurrence, work), range| {
             for head in range {
                 recurrence.head(head, &mut lock(&work[head]));

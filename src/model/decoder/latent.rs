@@ -126,14 +126,8 @@ impl Writer<'_, '_> {
             part(rotated_key, (0, rotated), (rank, rotated), rotated, 1),
         ];
         self.push(Op::Copy { parts, out: keys });
-        let shape = KeyValues {
-            layer,
-            heads: 1,
-            key_size: width,
-            value_size: rank,
-            values_in_keys: true,
-            reach: Reach::All,
-        };
+        let shape =
+            KeyValues { layer, heads: 1, key_size: width, value_size: rank, values_in_keys: true, reach: Reach::All };
         let sums = self.slot("ac", heads * rank, Rows::Tokens);
         self.attend_over(shape, wide_queries, (keys, None), heads, sums);
         let values = self.slot("a", heads * value_size, Rows::Tokens);
@@ -171,8 +165,7 @@ impl Writer<'_, '_> {
         let values = self.slot("v", heads * value_size, Rows::Tokens);
         let parts = vec![part(made, (free, both), (0, value_size), value_size, heads)];
         self.push(Op::Copy { parts, out: values });
-        let shape =
-            KeyValues { layer, heads, key_size, value_size, values_in_keys: false, reach: Reach::All };
+        let shape = KeyValues { layer, heads, key_size, value_size, values_in_keys: false, reach: Reach::All };
         let sums = self.slot("a", heads * value_size, Rows::Tokens);
         self.attend_over(shape, turned, (keys, Some(values)), heads, sums);
         Ok(sums)
