@@ -239,6 +239,36 @@ fn smaller_caches_are_close() {
 }
 
 #[test]
+fn what_is_saved_of_a_sequence_can_be_put_back() {
+    for variant in samples() {
+        let (model, tokens) = (open(&variant), tokens());
+        if embeds(&model) {
+            continue;
+        }
+        for format in [CacheFormat::F32, CacheFormat::F16] {
+            let (first, rest) = tokens.split_at(17);
+            let run = |tokens: &[u32], (sequence, memory): &mut (Sequence, PageMemory)| {
+                let outputs: Vec<usize> = (0..tokens.len()).collect();
+                model.run(Batch { tokens, outputs: &outputs, texts: &[] }, sequence, memory).unwrap()
+            };
+            let mut original = sequence(&model, TOKENS, format);
+            run(first, &mut original);
+            let mut other = sequence(&model, TOKENS, format);
+            other.0.restore(original.0.len(), &original.0.evicted_pages()).unwrap();
+            let places = original.0.holdings().into_iter().zip(other.0.holdings());
+            for ((layer, held, from), (other_layer, other_held, to)) in places {
+                assert_eq!((layer, held, from.len()), (other_layer, other_held, to.len()));
+                let state = model.program().states.iter().find(|state| state.layer as u32 == layer);
+                let bytes = original.1.read(held, &from);
+                assert_eq!(bytes.len() as u64, original.1.bytes_of(held) * from.len() as u64, "{}", variant.name);
+                other.1.write(held, &to, &bytes, state);
+            }
+            assert!(run(rest, &mut original) == run(rest, &mut other), "{}, {format:?}", variant.name);
+        }
+    }
+}
+
+#[test]
 fn listings_name_everything() {
     for variant in samples() {
         let model = open(&variant);

@@ -123,6 +123,15 @@ pub struct LayerPlace {
     pub index: usize,
 }
 
+/// Something that a device holds for sequences: a layer's part of pages, or its state in slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Keys and values.
+    Pages(LayerPlace),
+    /// The state of a layer, by its index in the model.
+    State(u32),
+}
+
 impl Cache {
     /// Books for these groups. Takes no memory to speak of, so it also serves to plan: see [`Cache::bytes`].
     ///

@@ -4,7 +4,7 @@
 use super::pool::PageId;
 use super::snapshots::{Snapshots, StateSlots};
 use super::table::Table;
-use super::{Books, Cache, PAGE_POSITIONS, wrong};
+use super::{Books, Cache, CacheGroup, Held, LayerPlace, PAGE_POSITIONS, pages_for, wrong};
 use crate::{Error, Result};
 
 /// What a backend must copy before it writes the positions of a reservation: the first `positions` of a page, for all
@@ -164,6 +164,59 @@ impl Sequence {
             table.evict(limits.evictable_pages(group, self.len_tokens), pool);
         }
         Ok(())
+    }
+
+    /// All that devices hold of the positions that are committed, layer by layer: the layer's index, and where.
+    pub fn holdings(&self) -> Vec<(u32, Held, Vec<PageId>)> {
+        let mut holdings = vec![];
+        for (group, (table, of_layers)) in self.tables.iter().zip(self.cache.groups()).enumerate() {
+            let pages: Vec<PageId> = table.pages().iter().take(pages_for(self.len_tokens)).copied().flatten().collect();
+            let places = (0..of_layers.layers.len()).map(|index| LayerPlace { group, index });
+            let layers = of_layers.layers.iter().zip(places);
+            holdings.extend(layers.map(|(layer, place)| (layer.layer, Held::Pages(place), pages.clone())));
+        }
+        let states = self.cache.states().iter().map(|state| state.layer);
+        let slot: Vec<PageId> = self.snapshots.latest().into_iter().collect();
+        holdings.extend(states.map(|layer| (layer, Held::State(layer), slot.clone())));
+        holdings
+    }
+
+    /// How many pages each group has given back because its window has left them behind.
+    pub fn evicted_pages(&self) -> Vec<u32> {
+        self.tables.iter().map(|table| table.evicted() as u32).collect()
+    }
+
+    /// Makes this sequence one of so many positions, with pages for all but the first `evicted` of each group. What they
+    /// hold is to be written before anything else is done with it: see [`holdings`](Self::holdings).
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] if there are no pages for it, [`Error::Cache`] if more are evicted than windows allow. It has
+    /// no positions then.
+    pub fn restore(&mut self, len_tokens: u32, evicted: &[u32]) -> Result<()> {
+        self.give_back(0);
+        let Books { limits, pools, states } = &mut *self.cache.lock();
+        let groups = self.cache.groups();
+        let may_be =
+            |(group, &evicted): (&CacheGroup, &u32)| evicted as usize <= limits.evictable_pages(group, len_tokens);
+        if evicted.len() != groups.len() || !groups.iter().zip(evicted).all(may_be) {
+            let expected = format!("as many as windows leave behind in {} groups", groups.len());
+            return Err(wrong("evicted pages", format!("{evicted:?}"), expected));
+        }
+        let mut has_room = len_tokens <= limits.context_tokens;
+        for ((table, pool), &evicted) in self.tables.iter_mut().zip(pools.iter_mut()).zip(evicted) {
+            has_room = has_room && table.restore(len_tokens, evicted as usize, pool);
+        }
+        if let Some(pool) = states.as_mut().filter(|_| has_room) {
+            has_room = self.snapshots.reserve(pool);
+            self.snapshots.commit(len_tokens, limits.snapshots, pool);
+        }
+        if has_room {
+            self.len_tokens = len_tokens;
+            return Ok(());
+        }
+        self.tables.iter_mut().zip(pools).for_each(|(table, pool)| table.cut(0, pool));
+        states.iter_mut().for_each(|pool| self.snapshots.cut(0, pool));
+        Err(Error::ContextFull { used_tokens: 0, asked_tokens: len_tokens, limit_tokens: limits.context_tokens })
     }
 
     /// Another sequence with the same positions, which shares all pages and states. What is reserved is not shared.

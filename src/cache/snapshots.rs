@@ -31,7 +31,12 @@ pub(super) struct Snapshots {
 impl Snapshots {
     /// The slots of an open reservation.
     pub fn slots(&self) -> Option<StateSlots> {
-        Some(StateSlots { from: self.kept.last().map(|(_, slot)| *slot), to: self.next? })
+        Some(StateSlots { from: self.latest(), to: self.next? })
+    }
+
+    /// The slot of the latest.
+    pub fn latest(&self) -> Option<PageId> {
+        self.kept.last().map(|(_, slot)| *slot)
     }
 
     /// Finds a slot for the states behind a batch. If there is none, others that this sequence could do without are given

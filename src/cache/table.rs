@@ -54,6 +54,20 @@ impl Table {
         }
     }
 
+    /// Makes an empty table one of so many positions, of which the first pages are evicted. Returns whether there were
+    /// enough pages.
+    pub fn restore(&mut self, positions: u32, evicted: usize, pool: &mut Pool) -> bool {
+        self.pages = vec![None; evicted];
+        self.evicted = evicted;
+        self.extend(positions, pool);
+        self.pages.len() >= pages_for(positions)
+    }
+
+    /// How many pages are evicted.
+    pub fn evicted(&self) -> usize {
+        self.evicted
+    }
+
     /// Gives back what lies behind the first `positions`, and the page that was copied.
     pub fn cut(&mut self, positions: u32, pool: &mut Pool) {
         let kept = pages_for(positions).min(self.pages.len());

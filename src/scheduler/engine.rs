@@ -10,7 +10,7 @@ use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
 use crate::backend::gpu::readback::{wait, wait_until};
 use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, Input, Ticket, Wanted};
-use crate::cache::{Cache, Sequence};
+use crate::cache::{Cache, Held, PageId, Sequence};
 use crate::gguf::Gguf;
 use crate::options::LoadOptions;
 use crate::program::{Program, Purpose, Segment, SlotId};
@@ -49,6 +49,19 @@ struct GpuPart {
     most_tokens: usize,
     most_outputs: usize,
     executor: Box<Mutex<GpuExecutor>>,
+}
+
+/// What a device holds of one layer for a sequence.
+#[derive(Debug)]
+pub struct Holding {
+    part: usize,
+    /// The layer.
+    pub layer: u32,
+    /// Whether the device is a GPU: these lay things out in another way than the CPU does.
+    pub on_gpu: bool,
+    /// What it is.
+    pub held: Held,
+    ids: Vec<PageId>,
 }
 
 /// What crosses from one segment to another, by slot.
@@ -243,6 +256,55 @@ impl Engine {
         }
         let result = self.pieces(batch, sequence);
         batch.end(&self.program, sequence, result)
+    }
+
+    /// What a sequence holds on the devices, layer by layer, handed over one after the other.
+    pub fn save(&self, sequence: &Sequence, mut keep: impl FnMut(&Holding, &[u8]) -> Result<()>) -> Result<()> {
+        for holding in self.holdings(sequence) {
+            let bytes = match &self.parts[holding.part] {
+                Part::Cpu(_, memory) => lock(memory).read(holding.held, &holding.ids),
+                Part::Gpu(part) => wait(&part.gpu, lock(&part.executor).read(holding.held, &holding.ids))?,
+            };
+            keep(&holding, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was saved of a sequence that is alike: see [`Sequence::restore`].
+    pub fn restore(&self, holding: &Holding, bytes: &[u8]) {
+        match &self.parts[holding.part] {
+            Part::Cpu(_, memory) => {
+                let state = self.program.states.iter().find(|state| state.layer as u32 == holding.layer);
+                lock(memory).write(holding.held, &holding.ids, bytes, state);
+            }
+            Part::Gpu(part) => lock(&part.executor).write(holding.held, &holding.ids, bytes),
+        }
+    }
+
+    /// How many bytes those are.
+    pub fn holding_bytes(&self, holding: &Holding) -> u64 {
+        let count = holding.ids.len() as u64;
+        count
+            * match &self.parts[holding.part] {
+                Part::Cpu(_, memory) => lock(memory).bytes_of(holding.held),
+                Part::Gpu(part) => lock(&part.executor).bytes_of(holding.held),
+            }
+    }
+
+    /// All that the devices hold of a sequence.
+    pub fn holdings(&self, sequence: &Sequence) -> Vec<Holding> {
+        let own = |part: usize| {
+            let segments: Vec<Segment> =
+                self.route.iter().filter(|(own, ..)| *own == part).map(|(.., segment)| segment.clone()).collect();
+            self.program.cached_layers(&segments)
+        };
+        let own: Vec<_> = (0..self.parts.len()).map(own).collect();
+        let holdings = sequence.holdings().into_iter().filter_map(|(layer, held, ids)| {
+            let part = own.iter().position(|layers| layers.contains(&layer))?;
+            let on_gpu = matches!(self.parts[part], Part::Gpu(_));
+            Some(Holding { part, layer, on_gpu, held, ids })
+        });
+        holdings.collect()
     }
 
     /// Takes a batch through the segments, in pieces if devices can work side by side.

@@ -10,7 +10,7 @@ mod pipeline;
 mod placement;
 mod plan;
 
-pub use engine::Engine;
+pub use engine::{Engine, Holding};
 pub use fit::{Fit, look, open};
 pub use placement::{Placement, Site, Sites};
 pub use plan::{Plan, PlanPart};

@@ -21,6 +21,7 @@
 mod memory;
 mod next;
 mod reply;
+mod saved;
 
 pub use memory::MemoryPlan;
 pub use reply::{Cancel, Finish, Reply, Statistics};

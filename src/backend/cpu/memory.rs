@@ -9,7 +9,7 @@ use super::simd::{Level, on};
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, missing_page};
 use crate::cache::{
-    Cache, CacheFormat, CacheLayer, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence, StateSlots,
+    Cache, CacheFormat, CacheLayer, Held, LayerPlace, PAGE_POSITIONS, PageCopy, PageId, Sequence, StateSlots,
 };
 use crate::error::Error;
 use crate::gguf::TensorType;
@@ -32,6 +32,7 @@ pub struct PageMemory {
 #[derive(Debug, Clone)]
 struct LayerStates {
     layer: u32,
+    bytes: u64, // of each
     slots: Vec<LayerState>,
 }
 
@@ -61,6 +62,12 @@ struct Layer {
 }
 
 impl Layer {
+    /// Where it is in a page.
+    fn range(&self) -> Range<usize> {
+        let heads = self.shape.kv_heads as usize * PAGE_POSITIONS as usize;
+        self.start..self.start + heads * (self.key_bytes + self.value_bytes)
+    }
+
     /// Where the rows of a head begin: its keys, and its values.
     fn rows(&self, head: usize) -> (usize, usize) {
         let positions = PAGE_POSITIONS as usize;
@@ -92,7 +99,8 @@ impl PageMemory {
             let layers = layers.collect::<Result<_>>()?;
             Ok(Group { layers, page_bytes, pages: vec![] })
         });
-        let states = cache.states().iter().map(|state| LayerStates { layer: state.layer, slots: vec![] });
+        let states =
+            cache.states().iter().map(|state| LayerStates { layer: state.layer, bytes: state.bytes(), slots: vec![] });
         Ok(PageMemory { groups: Arc::new(groups.collect::<Result<_>>()?), states: Arc::new(states.collect()) })
     }
 
@@ -107,6 +115,61 @@ impl PageMemory {
             states.slots.resize_with(slot.index() + 1, LayerState::default);
         }
         states.slots.get_mut(slot.index())
+    }
+
+    /// What is held in some pages or slots, one after the other.
+    pub fn read(&self, held: Held, ids: &[PageId]) -> Vec<u8> {
+        match held {
+            Held::Pages(place) => {
+                let group = &self.groups[place.group];
+                let (range, pages) =
+                    (group.layers[place.index].range(), ids.iter().map(|id| group.pages.get(id.index())));
+                let bytes = |page: Option<&Box<[u8]>>| {
+                    page.and_then(|page| page.get(range.clone())).map_or(vec![0; range.len()], <[u8]>::to_vec)
+                };
+                pages.flat_map(bytes).collect()
+            }
+            Held::State(layer) => {
+                let states = ids.iter().filter_map(|id| self.state(layer, Some(*id)));
+                let numbers = states.flat_map(|state| std::iter::once(&state.inputs).chain(&state.heads));
+                numbers.flat_map(|numbers| numbers.iter().flat_map(|number| number.to_le_bytes())).collect()
+            }
+        }
+    }
+
+    /// The bytes of one page or slot of something.
+    pub fn bytes_of(&self, held: Held) -> u64 {
+        match held {
+            Held::Pages(place) => self.groups[place.group].layers[place.index].range().len() as u64,
+            Held::State(layer) => {
+                self.states.iter().find(|states| states.layer == layer).map_or(0, |states| states.bytes)
+            }
+        }
+    }
+
+    /// Writes what [`read`](Self::read) gave, of a cache that is alike. `state` says how the numbers of a state lie.
+    pub fn write(&mut self, held: Held, ids: &[PageId], bytes: &[u8], state: Option<&State>) {
+        match (held, state) {
+            (Held::Pages(place), _) => {
+                let group = &mut Arc::make_mut(&mut self.groups)[place.group];
+                let range = group.layers[place.index].range();
+                for (id, bytes) in ids.iter().zip(bytes.chunks(range.len().max(1))) {
+                    if let Some(part) = group.page(*id).get_mut(range.clone()).filter(|part| part.len() == bytes.len())
+                    {
+                        part.copy_from_slice(bytes);
+                    }
+                }
+            }
+            (Held::State(layer), Some(state)) => {
+                let numbers: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                let Some((inputs, matrices)) = numbers.split_at_checked(state.input_numbers()) else { return };
+                let heads = matrices.chunks(state.head_numbers().max(1)).map(|head| Arc::new(head.to_vec())).collect();
+                if let Some(kept) = ids.first().and_then(|id| self.state_mut(layer, *id)) {
+                    *kept = LayerState { inputs: Arc::new(inputs.to_vec()), heads };
+                }
+            }
+            (Held::State(_), None) => {}
+        }
     }
 
     /// The matrices of all heads of a layer in a slot; none if it was never written.

@@ -21,7 +21,7 @@ use super::step::StepBuffers;
 use super::store::Store;
 use crate::backend::batch::{Batch, Positions};
 use crate::backend::weights::Weights;
-use crate::cache::{Cache, PageCopy, Sequence};
+use crate::cache::{Cache, Held, PageCopy, PageId, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
 use crate::program::{Program, Purpose, Rows, Segment, SlotId};
@@ -270,6 +270,22 @@ impl GpuExecutor {
             copies.iter().for_each(|copy| self.pages.copy(&mut encoder, copy));
             self.gpu.submit(Some(encoder.finish()));
         }
+    }
+
+    /// The bytes of something that the device holds for a sequence.
+    pub async fn read(&self, held: Held, ids: &[PageId]) -> Result<Vec<u8>> {
+        self.gpu.check()?;
+        self.pages.read(&self.gpu, held, ids).await
+    }
+
+    /// The bytes of one page or slot of it.
+    pub fn bytes_of(&self, held: Held) -> u64 {
+        self.pages.bytes_of(held)
+    }
+
+    /// Writes what [`read`](Self::read) gave, of a cache that is alike.
+    pub fn write(&self, held: Held, ids: &[PageId], bytes: &[u8]) {
+        self.pages.write(&self.gpu, held, ids, bytes);
     }
 
     /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the

@@ -4,7 +4,8 @@
 use super::attention::PageShape;
 use super::device::Gpu;
 use super::memory::buffer;
-use crate::cache::{Cache, LayerPlace, PageCopy};
+use super::readback::read;
+use crate::cache::{Cache, Held, LayerPlace, PageCopy, PageId};
 use crate::options::CacheFormat;
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -13,8 +14,8 @@ use wgpu::BufferUsages;
 /// The pages of all layers.
 pub struct Pages {
     groups: Vec<Vec<LayerPages>>,
-    /// By layer.
-    states: HashMap<u32, wgpu::Buffer>,
+    /// By layer, with the bytes of a slot.
+    states: HashMap<u32, (wgpu::Buffer, u64)>,
     /// Where a page is while it is copied.
     between: wgpu::Buffer,
 }
@@ -64,7 +65,8 @@ impl Pages {
         let mut states = HashMap::new();
         for state in cache.states().iter().filter(|state| own.contains(&state.layer)) {
             let bytes = state.bytes().saturating_mul(slots);
-            states.insert(state.layer, buffer(gpu, "states", bytes, BufferUsages::STORAGE).await?);
+            let all = buffer(gpu, "states", bytes, BufferUsages::STORAGE).await?;
+            states.insert(state.layer, (all, state.bytes()));
         }
         let largest = groups.iter().flatten().map(|layer: &LayerPages| layer.page_bytes).max().unwrap_or(0);
         let between = buffer(gpu, "page on its way", largest, BufferUsages::STORAGE).await?;
@@ -78,27 +80,79 @@ impl Pages {
 
     /// The states of a layer.
     pub fn states(&self, layer: u32) -> Option<&wgpu::Buffer> {
-        self.states.get(&layer)
+        self.states.get(&layer).map(|(buffer, _)| buffer)
     }
 
     /// Encodes the copy of a page that a sequence is about to write and others still read.
     pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, copy: &PageCopy) {
-        for layer in self.groups.get(copy.group).into_iter().flatten() {
-            let place = |page: crate::cache::PageId| {
-                let index = page.index() as u64;
-                let (slab, within) = (index / u64::from(layer.slab_pages), index % u64::from(layer.slab_pages));
-                Some((layer.slabs.get(slab as usize)?, within * layer.page_bytes))
+        for index in 0..self.groups.get(copy.group).map_or(0, Vec::len) {
+            let held = Held::Pages(LayerPlace { group: copy.group, index });
+            let (Some((from, from_start, bytes)), Some((to, to_start, _))) =
+                (self.place(held, copy.from), self.place(held, copy.to))
+            else {
+                continue;
             };
-            let (Some((from, from_start)), Some((to, to_start))) = (place(copy.from), place(copy.to)) else { continue };
             // A buffer cannot be copied onto itself: the page goes through another one.
-            encoder.copy_buffer_to_buffer(from, from_start, &self.between, 0, layer.page_bytes);
-            encoder.copy_buffer_to_buffer(&self.between, 0, to, to_start, layer.page_bytes);
+            encoder.copy_buffer_to_buffer(from, from_start, &self.between, 0, bytes);
+            encoder.copy_buffer_to_buffer(&self.between, 0, to, to_start, bytes);
+        }
+    }
+
+    /// The bytes of something that is held in some pages or slots, one after the other.
+    pub async fn read(&self, gpu: &Gpu, held: Held, ids: &[PageId]) -> Result<Vec<u8>> {
+        let parts: Vec<_> = ids.iter().filter_map(|id| self.place(held, *id)).collect();
+        let bytes: u64 = parts.iter().map(|(.., bytes)| bytes).sum();
+        if bytes == 0 {
+            return Ok(vec![]);
+        }
+        let target = buffer(gpu, "what is to be saved", bytes, BufferUsages::MAP_READ).await?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut end = 0;
+        for (source, start, bytes) in parts {
+            encoder.copy_buffer_to_buffer(source, start, &target, end, bytes);
+            end += bytes;
+        }
+        gpu.submit(Some(encoder.finish()));
+        read(gpu, &target, bytes).await
+    }
+
+    /// Writes what [`read`](Self::read) gave, of a cache that is alike.
+    pub fn write(&self, gpu: &Gpu, held: Held, ids: &[PageId], bytes: &[u8]) {
+        let mut rest = bytes;
+        for (buffer, start, bytes) in ids.iter().filter_map(|id| self.place(held, *id)) {
+            let Some((own, behind)) = rest.split_at_checked(bytes as usize) else { return };
+            gpu.queue().write_buffer(buffer, start, own);
+            rest = behind;
+        }
+    }
+
+    /// The bytes of one page or slot of something.
+    pub fn bytes_of(&self, held: Held) -> u64 {
+        match held {
+            Held::Pages(place) => self.layer(place).map_or(0, |layer| layer.page_bytes),
+            Held::State(layer) => self.states.get(&layer).map_or(0, |(_, bytes)| *bytes),
+        }
+    }
+
+    /// Where something is: the buffer, the first byte, and how many.
+    fn place(&self, held: Held, id: PageId) -> Option<(&wgpu::Buffer, u64, u64)> {
+        let index = id.index() as u64;
+        match held {
+            Held::Pages(place) => {
+                let layer = self.layer(place)?;
+                let (slab, within) = (index / u64::from(layer.slab_pages), index % u64::from(layer.slab_pages));
+                Some((layer.slabs.get(slab as usize)?, within * layer.page_bytes, layer.page_bytes))
+            }
+            Held::State(layer) => {
+                let (buffer, bytes) = self.states.get(&layer)?;
+                Some((buffer, index * bytes, *bytes))
+            }
         }
     }
 
     /// Bytes of all pages and states.
     pub fn bytes(&self) -> u64 {
         let slabs = self.groups.iter().flatten().flat_map(|layer| &layer.slabs);
-        slabs.chain(self.states.values()).map(wgpu::Buffer::size).sum()
+        slabs.chain(self.states.values().map(|(buffer, _)| buffer)).map(wgpu::Buffer::size).sum()
     }
 }
