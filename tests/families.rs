@@ -103,6 +103,16 @@ fn the_other_half_of_the_variants_on_a_gpu() {
     check_whole(1, 2);
 }
 
+#[test]
+fn recurrent_heads_of_many_sizes_on_a_gpu() {
+    let Some(gpu) = gpu() else { return };
+    let is_sized = |variant: &Variant| ["-wide", "-wider", "-odd"].iter().any(|end| variant.name.ends_with(end));
+    for variant in variants::all().iter().filter(|variant| is_sized(variant)) {
+        // Shorter than the convolution, and longer.
+        check(variant, &LoadOptions::new().offload(Offload::All), &gpu, &expected(variant), &[TOKENS, 2, 1]);
+    }
+}
+
 /// The plain model of each family is cut before each layer, and inside of all.
 fn check_cut(part: usize, parts: usize) {
     let Some(gpu) = gpu() else { return };

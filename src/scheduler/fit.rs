@@ -20,7 +20,7 @@ const TEXT_TOKENS: u32 = 2048;
 const CONTEXT_STEP: u32 = 256;
 
 /// What a session's states of recurrent layers may take, of which the more are kept the smaller they are.
-const SNAPSHOT_BYTES: u64 = 256 << 20;
+const SNAPSHOT_BYTES: u64 = 128 << 20;
 const FEWEST_SNAPSHOTS: u64 = 4;
 const MOST_SNAPSHOTS: u64 = 64;
 

@@ -30,7 +30,10 @@ impl Tiny {
     fn heads(&self) -> Heads {
         match self.is_mamba() {
             true => Heads { heads: self.sizes.width / 16, key_heads: 2, key_size: 16, value_size: 32 },
-            false => Heads { heads: 4, key_heads: 2, key_size: 32, value_size: 32 },
+            false => {
+                let size = self.sizes.head_size;
+                Heads { heads: 4, key_heads: 2, key_size: size, value_size: size }
+            }
         }
     }
 

@@ -367,6 +367,11 @@ fn recurrent(add: Add) {
     add("unrotated", plain("granitehybrid").set("rope.scaling.finetuned", false));
     let all = vec![0; 4];
     add("no-attention", Tiny::with_sizes("granitehybrid", Sizes { kv_heads: all, ..Sizes::new(4) }));
+    for (name, head_size) in [("wide", 128), ("wider", 256), ("odd", 36)] {
+        let sizes = Sizes { head_size, heads: vec![2; 2], kv_heads: vec![1; 2], ..Sizes::new(2) };
+        add(name, Tiny::with_sizes("qwen35", sizes.clone()));
+        add(name, Tiny::with_sizes("qwen3next", sizes));
+    }
     let last = Sizes { kv_heads: vec![0, 2], ..Sizes::new(2) };
     add("attention-last", Tiny::with_sizes("granitehybrid", last));
 }

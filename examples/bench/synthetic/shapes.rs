@@ -16,6 +16,8 @@ pub struct Shape {
     /// Width of the feed-forward part; of one expert, where there are experts.
     pub inner: u32,
     pub experts: Option<Experts>,
+    /// Layers other than each fourth, where they are recurrent.
+    pub recurrent: Option<Recurrent>,
     /// The embeddings are the output too.
     pub tied: bool,
     pub context: u32,
@@ -30,6 +32,15 @@ pub struct Experts {
     pub used: u32,
 }
 
+/// Gated delta nets, of which queries, keys and values have as many heads, of one size.
+#[derive(Debug)]
+pub struct Recurrent {
+    pub heads: u32,
+    pub head_size: u32,
+    /// Tokens that the convolution counts.
+    pub kernel: u32,
+}
+
 const LLAMA_1B: Shape = Shape {
     name: "llama-1b",
     architecture: "llama",
@@ -41,6 +52,7 @@ const LLAMA_1B: Shape = Shape {
     head_size: 64,
     inner: 8192,
     experts: None,
+    recurrent: None,
     tied: true,
     context: 131_072,
     rope_base: 500_000.0,
@@ -58,6 +70,7 @@ const QWEN3_600M: Shape = Shape {
     head_size: 128,
     inner: 3072,
     experts: None,
+    recurrent: None,
     tied: true,
     context: 40_960,
     rope_base: 1_000_000.0,
@@ -78,7 +91,7 @@ const QWEN3_30B_A3B: Shape = Shape {
 };
 
 /// The shapes that can be asked for.
-pub const SHAPES: [Shape; 7] = [
+pub const SHAPES: [Shape; 8] = [
     Shape {
         name: "llama-260k",
         vocabulary: 512,
@@ -96,6 +109,20 @@ pub const SHAPES: [Shape; 7] = [
     QWEN3_600M,
     Shape { name: "llama-8b", width: 4096, layers: 32, head_size: 128, inner: 14_336, tied: false, ..LLAMA_1B },
     QWEN3_30B_A3B,
+    Shape {
+        name: "qwen3.5-0.8b-like",
+        architecture: "qwen35",
+        vocabulary: 248_320,
+        layers: 24,
+        heads: 8,
+        kv_heads: 2,
+        head_size: 256,
+        inner: 3584,
+        recurrent: Some(Recurrent { heads: 16, head_size: 128, kernel: 4 }),
+        context: 262_144,
+        rope_base: 10_000_000.0,
+        ..QWEN3_600M
+    },
     // A twelfth of it, for machines that have no room for all.
     Shape { name: "qwen3-30b-a3b-cut", layers: 4, vocabulary: 12_662, ..QWEN3_30B_A3B },
     Shape {
@@ -109,6 +136,7 @@ pub const SHAPES: [Shape; 7] = [
         head_size: 64,
         inner: 2880,
         experts: Some(Experts { count: 32, used: 4 }),
+        recurrent: None,
         tied: false,
         context: 131_072,
         rope_base: 150_000.0,
@@ -152,7 +180,19 @@ impl Shape {
         set("attention.head_count_kv", self.kv_heads)?;
         set("attention.key_length", self.head_size)?;
         set("attention.value_length", self.head_size)?;
-        set("rope.dimension_count", self.head_size)?;
+        let rotated = if self.recurrent.is_some() { self.head_size / 4 } else { self.head_size };
+        set("rope.dimension_count", rotated)?;
+        if let Some(Recurrent { heads, head_size, kernel }) = &self.recurrent {
+            set("ssm.conv_kernel", *kernel)?;
+            set("ssm.inner_size", heads * head_size)?;
+            set("ssm.state_size", *head_size)?;
+            set("ssm.time_step_rank", *heads)?;
+            set("ssm.group_count", *heads)?;
+            let third = rotated / 2 / 3;
+            let sections = vec![rotated / 2 - 2 * third, third, third, 0];
+            writer.set(&format!("{}.rope.dimension_sections", self.architecture), sections)?;
+        }
+        let mut set = |key: &str, value: u32| writer.set(&format!("{}.{key}", self.architecture), value);
         if let Some(experts) = &self.experts {
             set("expert_count", experts.count)?;
             set("expert_used_count", experts.used)?;
@@ -179,7 +219,11 @@ impl Shape {
             tensors.push(matrix("output.weight", &[width, vocabulary], true));
         }
         for layer in 0..self.layers {
-            let parts = self.attention(layer).into_iter().chain(self.feed_forward(layer));
+            let mixer = match &self.recurrent {
+                Some(recurrent) if layer % 4 != 3 => self.recurrence(recurrent, layer),
+                _ => self.attention(layer),
+            };
+            let parts = mixer.into_iter().chain(self.feed_forward(layer));
             tensors.extend(parts.map(|tensor| Tensor { name: format!("blk.{layer}.{}", tensor.name), ..tensor }));
         }
         tensors
@@ -189,7 +233,7 @@ impl Shape {
         let (width, queries, keys) = (self.width, self.heads * self.head_size, self.kv_heads * self.head_size);
         let mut tensors = vec![
             constant("attn_norm.weight", &[width], 1.0),
-            matrix("attn_q.weight", &[width, queries], false),
+            matrix("attn_q.weight", &[width, if self.recurrent.is_some() { 2 * queries } else { queries }], false),
             matrix("attn_k.weight", &[width, keys], false),
             matrix("attn_v.weight", &[width, keys], self.layer_matters(layer)),
             matrix("attn_output.weight", &[queries, width], false),
@@ -207,9 +251,30 @@ impl Shape {
         tensors
     }
 
+    fn recurrence(&self, &Recurrent { heads, head_size, kernel }: &Recurrent, layer: u32) -> Vec<Tensor> {
+        let (width, inner) = (self.width, heads * head_size);
+        let exact = |name: &str, shape: &[u32]| Tensor { contents: Contents::Router, ..matrix(name, shape, false) };
+        vec![
+            constant("attn_norm.weight", &[width], 1.0),
+            matrix("attn_qkv.weight", &[width, 3 * inner], self.layer_matters(layer)),
+            matrix("attn_gate.weight", &[width, inner], false),
+            exact("ssm_alpha.weight", &[width, heads]),
+            exact("ssm_beta.weight", &[width, heads]),
+            constant("ssm_conv1d.weight", &[kernel, 3 * inner], 0.5),
+            constant("ssm_dt.bias", &[heads], 0.0),
+            constant("ssm_a", &[heads], -0.1),
+            constant("ssm_norm.weight", &[head_size], 1.0),
+            matrix("ssm_out.weight", &[inner, width], false),
+        ]
+    }
+
     fn feed_forward(&self, layer: u32) -> Vec<Tensor> {
         let (width, inner, matters) = (self.width, self.inner, self.layer_matters(layer));
-        let norm = if self.is_gpt_oss() { "post_attention_norm.weight" } else { "ffn_norm.weight" };
+        let norm = if self.is_gpt_oss() || self.recurrent.is_some() {
+            "post_attention_norm.weight"
+        } else {
+            "ffn_norm.weight"
+        };
         let norm = constant(norm, &[width], 1.0);
         let Some(Experts { count, .. }) = self.experts else {
             return vec![
