@@ -2,12 +2,12 @@
 //
 // Layout: the logits are a view, one for each expert; so is the result, the numbers of the experts that are chosen, the
 // best first, and then as many weights. Flags: what a logit becomes: SOFTMAX, SIGMOID, ROOT_SOFTPLUS or nothing; with
-// SOFTMAX_OF_CHOSEN, which takes the last, weights are the softmax of those that are chosen. BIAS is added for the choice
-// alone. GROUPS: only experts of the best groups, by the sum of their two best, are chosen. NORMALISE: weights are divided
-// by their sum. Geometry: a workgroup of 128 lanes a row, with up to four experts a lane. The place of an expert is how many
-// are better; lanes count that side by side, so that there is no loop over places. Numbers are compared by their bits
-// (see `shared/order.wgsl`), so whatever the logits are, as many different experts are chosen. CPU twin: `route` in
-// `backend/cpu/ops.rs`.
+// SOFTMAX_OF_CHOSEN and SIGMOID_OF_CHOSEN, which take the last, weights are made of the logits of those that are chosen.
+// BIAS is added for the choice alone. GROUPS: only experts of the best groups, by the sum of their two best, are chosen.
+// NORMALISE: weights are divided by their sum. SCALES: they are multiplied with a number of each expert. Geometry: a
+// workgroup of 128 lanes a row, with up to four experts a lane. The place of an expert is how many are better; lanes count
+// that side by side, so that there is no loop over places. Numbers are compared by their bits (see `shared/order.wgsl`), so
+// whatever the logits are, as many different experts are chosen. CPU twin: `route` in `backend/cpu/ops.rs`.
 
 #include "shared/rows.wgsl"
 #include "shared/order.wgsl"
@@ -35,6 +35,9 @@ const LEAST_SUM = 6.1035e-5;
 #if BIAS
 @group(0) @binding($BIAS_AT) var<storage, read> bias: array<f32>;
 #end
+#if SCALES
+@group(0) @binding($SCALES_AT) var<storage, read> scales: array<f32>;
+#end
 @group(0) @binding($ROUTES) var<storage, read_write> routes: array<f32>;
 
 var<workgroup> chances: array<f32, MOST>;
@@ -44,15 +47,32 @@ var<workgroup> chosen: array<u32, MOST>;
 var<workgroup> group_keys: array<u32, MOST>;
 #end
 
+fn sigmoid(x: f32) -> f32 {
+    return 1.0 / (1.0 + exp(min(-x, 80.0)));
+}
+
 // What a logit becomes by itself.
 fn chance(x: f32) -> f32 {
 #if SIGMOID
-    return 1.0 / (1.0 + exp(min(-x, 80.0)));
+    return sigmoid(x);
 #else
 #if ROOT_SOFTPLUS
     return sqrt(softplus(x));
 #else
     return x;
+#end
+#end
+}
+
+// What an expert that is chosen counts, of what has become of its logit.
+fn weight_of(chance: f32, highest: f32) -> f32 {
+#if SOFTMAX_OF_CHOSEN
+    return exp(chance - highest);
+#else
+#if SIGMOID_OF_CHOSEN
+    return sigmoid(chance);
+#else
+    return chance;
 #end
 #end
 }
@@ -174,20 +194,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
 
     // Each lane adds up what all share: they are few.
+    var best = MASKED;
 #if SOFTMAX_OF_CHOSEN
-    var highest = MASKED;
     for (var i = 0u; i < params.used; i++) {
-        highest = max(highest, chances[chosen[i]]);
+        best = max(best, chances[chosen[i]]);
     }
 #end
 #if SUM
     var sum = 0.0;
     for (var i = 0u; i < params.used; i++) {
-#if SOFTMAX_OF_CHOSEN
-        sum += exp(chances[chosen[i]] - highest);
-#else
-        sum += chances[chosen[i]];
-#end
+        sum += weight_of(chances[chosen[i]], best);
     }
 #if NORMALISE
     // Of a softmax the sum is 1 already, or what it rounds to.
@@ -197,14 +213,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let to = params.start + row * params.stride;
     for (var i = lane; i < params.used; i += LANES) {
         let expert = chosen[i];
-        var weight = chances[expert];
-#if SOFTMAX_OF_CHOSEN
-        weight = exp(weight - highest);
-#end
+        var weight = weight_of(chances[expert], best);
 #if SUM
         weight /= sum;
 #end
+        weight *= params.scale;
+#if SCALES
+        weight *= scales[expert];
+#end
         routes[to + i] = f32(expert);
-        routes[to + params.used + i] = weight * params.scale;
+        routes[to + params.used + i] = weight;
     }
 }

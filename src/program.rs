@@ -235,6 +235,9 @@ pub enum Gating {
     SoftmaxOfChosen,
     /// The root of softplus, each by itself.
     RootSoftplus,
+    /// Each by itself, as for [`Gating::Sigmoid`], but chosen by their logits: there are more of these than of numbers
+    /// just below 1.
+    SigmoidOfChosen,
 }
 
 /// How experts are chosen, and how much each of them counts.
@@ -255,6 +258,8 @@ pub struct Routing {
     pub normalise: bool,
     /// And multiplied with this.
     pub scale: f32,
+    /// And with this, of which there is one number for each expert.
+    pub scales: Option<WeightId>,
 }
 
 /// Some rows of a weight times the input of a [`Op::Linear`] or [`Op::Experts`].
@@ -953,10 +958,11 @@ impl Program {
                 write!(f, "temper    {} (slope {slope}, each {interval} positions)", slot(tempered))
             }
             Op::Route { logits, routing, out } => {
-                let Routing { gating, groups, used_groups, used, bias, .. } = routing;
+                let Routing { gating, groups, used_groups, used, bias, scales, .. } = routing;
                 let gating = format!("{gating:?}").to_lowercase();
                 write!(f, "route     {} = {used} best of {gating}({})", slot(out), slot(logits))?;
                 bias.iter().try_for_each(|bias| write!(f, " + {}", weight(bias)))?;
+                scales.iter().try_for_each(|scales| write!(f, ", times {}", weight(scales)))?;
                 if *groups > 1 {
                     write!(f, ", from {used_groups} of {groups} groups")?;
                 }

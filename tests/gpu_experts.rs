@@ -15,14 +15,15 @@ use kiln::gguf::TensorType;
 use kiln::program::{Activation, Gating, Routing, SlotId, WeightId};
 use kiln::quant::decode;
 
-const GATINGS: [Gating; 4] = [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::RootSoftplus];
+const GATINGS: [Gating; 5] =
+    [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::RootSoftplus, Gating::SigmoidOfChosen];
 
 fn words(bytes: &[u8]) -> Vec<u32> {
     bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
 /// The routes of some rows: `[rows, 2 * used]`, one row right behind the other.
-fn route(gpu: &Gpu, routing: &Routing, logits: &[Vec<f32>], bias: &[f32]) -> Vec<f32> {
+fn route(gpu: &Gpu, routing: &Routing, logits: &[Vec<f32>], bias: &[f32], scales: &[f32]) -> Vec<f32> {
     let (rows, experts) = (logits.len(), logits[0].len());
     let params = RouteParams {
         logits: View { start: 0, stride: experts as u32 },
@@ -30,9 +31,11 @@ fn route(gpu: &Gpu, routing: &Routing, logits: &[Vec<f32>], bias: &[f32]) -> Vec
         ..RouteParams::new(routing, experts).unwrap()
     };
     let kernel = params.kernel(routing, rows as u32 + 1);
-    let (step, logits, bias) = (bytes_of_words(&[rows as u32, 0, 0, 0]), bytes_of(&logits.concat()), bytes_of(bias));
+    let (step, logits) = (bytes_of_words(&[rows as u32, 0, 0, 0]), bytes_of(&logits.concat()));
+    let (bias, scales) = (bytes_of(bias), bytes_of(scales));
     let mut data = vec![Data::Read(&step), Data::Read(pod(&params)), Data::Read(&logits)];
     data.extend(routing.bias.map(|_| Data::Read(&bias)));
+    data.extend(routing.scales.map(|_| Data::Read(&scales)));
     data.push(Data::Write(rows * routing.used * 8));
     floats(&run(gpu, &kernel.variant.for_gpu(gpu), &data, kernel.groups)[0])
 }
@@ -54,6 +57,7 @@ fn routes_are_those_of_the_cpu() {
                 used,
                 normalise: bits & 2 == 2,
                 scale: [1.0, 2.5][(bits >> 2 & 1) as usize],
+                scales: (bits & 8 == 8).then_some(WeightId(1)),
             };
             // Some are alike, which the first has to win.
             let logits: Vec<Vec<f32>> = (0..3)
@@ -62,11 +66,13 @@ fn routes_are_those_of_the_cpu() {
                 })
                 .collect();
             let bias: Vec<f32> = random.normals(experts).iter().map(|x| (x * 4.0).round() / 4.0).collect();
+            let scales = random.normals(experts);
+            let vectors = [routing.bias.map(|_| &bias[..]), routing.scales.map(|_| &scales[..])];
             for gpu in &gpus {
-                let found = route(gpu, &routing, &logits, &bias);
+                let found = route(gpu, &routing, &logits, &bias, &scales);
                 for (found, logits) in found.chunks(2 * used).zip(&logits) {
                     let mut expected = vec![0.0; 2 * used];
-                    ops::route(logits, &routing, routing.bias.map(|_| &bias[..]), &mut expected);
+                    ops::route(logits, &routing, vectors, &mut expected);
                     let of = format!("{routing:?} of {experts} on {gpu:?}");
                     assert_eq!(found[..used], expected[..used], "{of}");
                     let error = nmse(&found[used..], &expected[used..]);
@@ -82,12 +88,13 @@ fn whatever_logits_are_experts_are_chosen() {
     for gpu in gpus() {
         for gating in GATINGS {
             for groups in [1, 4] {
+                let (used, scale, scales) = (2, 1.0, None);
                 let routing =
-                    Routing { gating, bias: None, groups, used_groups: 1, used: 2, normalise: true, scale: 1.0 };
+                    Routing { gating, bias: None, groups, used_groups: 1, used, normalise: true, scale, scales };
                 let strange = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN, 3e38, -3e38, 0.0, -0.0];
                 let logits: Vec<Vec<f32>> =
                     (0..8).map(|by| (0..8).map(|i| strange[(i * by + by) % 8]).collect()).collect();
-                for routes in route(&gpu, &routing, &logits, &[]).chunks(4) {
+                for routes in route(&gpu, &routing, &logits, &[], &[]).chunks(4) {
                     assert!(
                         routes[0] != routes[1] && routes[..2].iter().all(|expert| (0.0..8.0).contains(expert)),
                         "{routes:?}"
@@ -108,6 +115,7 @@ fn routings_that_cannot_be() {
         used: 2,
         normalise: true,
         scale: 1.0,
+        scales: None,
     };
     let error = |routing, experts| RouteParams::new(&routing, experts).unwrap_err().to_string();
     assert!(error(routing, 513).contains("512"));

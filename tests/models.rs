@@ -414,6 +414,9 @@ fn options_change_the_logits() {
         ("mistral3-yarn", "mistral3-log-multiplier"),
         ("llama4-one-chunk", "llama4-plain"),
         ("llama4-no-chunks", "llama4-one-chunk"),
+        ("llama4-dense", "llama4-plain"),
+        ("gemma4-experts", "gemma4-plain"),
+        ("gemma4-experts-alike", "gemma4-experts"),
     ] {
         let change = nmse(&logits(name), &logits(plain));
         assert!(change > 1e-3, "{name} differs from {plain} by {change:e}");
@@ -455,25 +458,25 @@ fn what_cannot_be_run_yet_is_said() {
     let gemma = Tiny::new("gemma").set("expert_count", 8u32);
     assert_fails(gemma, &["gemma.expert_count", "8", "no experts"]);
     assert_fails(tiny().big_endian(), &["big-endian", "little-endian weights"]);
-    let experts = Tiny::new("llama4").add("blk.0.ffn_gate_inp.weight", &[128, 16]);
-    assert_fails(experts, &["blk.0.ffn_gate_inp.weight", "no experts"]);
 }
 
 #[test]
 fn every_tensor_is_called_for_and_measured() {
-    for family in model::architectures() {
-        let tiny = Tiny::with_sizes(family, Sizes::thin(2));
-        let file = tiny.file();
+    let plain = model::architectures().map(|family| Tiny::with_sizes(family, Sizes::thin(2)));
+    for tiny in plain.chain([Tiny::with_sizes("gemma4", Sizes::thin(2)).experts(1)]) {
+        let (family, file) = (tiny.architecture.clone(), tiny.file());
         for tensor in file.tensors().iter().filter(|tensor| !tensor.name().ends_with(".bias")) {
             let name = tensor.name();
             // Without its own, the output is the embedding table; without the fused one, the first of three is missed;
-            // shared experts without a router count whole; Gemma 4 takes keys where there are no values; some encoders do
-            // without types of tokens, Jina's without gates.
+            // shared experts without a router count whole; Gemma 4 takes keys where there are no values, has experts where
+            // there is a router, which may weigh them equally; some encoders do without types of tokens, Jina's without gates.
             let mut optional = vec!["output.weight", "ffn_gate_inp_shexp.weight", "token_types.weight"];
-            optional.extend((family == "gemma4").then_some("attn_v.weight"));
+            if family == "gemma4" {
+                optional.extend(["attn_v.weight", "ffn_gate_inp.weight", "ffn_down_exps.scale"]);
+            }
             optional.extend((family == "jina-bert-v2").then_some("blk.0.ffn_gate.weight"));
             if !optional.iter().any(|part| name.ends_with(part)) {
-                let is_recurrent = tiny::recurrent::RECURRENT.contains(&family);
+                let is_recurrent = tiny::recurrent::RECURRENT.contains(&family.as_str());
                 let called = match is_recurrent {
                     true => name.replace("ssm_ba", "ssm_alpha"), // one tensor, or two
                     false => name.replace("attn_qkv", "attn_q"),
@@ -524,6 +527,13 @@ fn experts_that_cannot_be_are_named() {
         llama("expert_used_count", 2).add("blk.1.ffn_up_exps.bias", &[32, 7]),
         &["ffn_up_exps.bias", "32 × 7"],
     );
+    let llama4 = || Tiny::new("llama4");
+    assert_fails(llama4().set("expert_used_count", 2), &["llama4.expert_used_count", "2", "1: "]);
+    let step = "interleave_moe_layer_step";
+    assert_fails(llama4().unset(&[step]), &["llama4.interleave_moe_layer_step", "nothing"]);
+    assert_fails(llama4().set(step, 1), &["blk.0.ffn_gate_inp.weight", "nothing"]);
+    let scale = Tiny::new("gemma4").experts(0).add("blk.1.ffn_gate_exps.scale", &[8]);
+    assert_fails(scale, &["blk.1.ffn_gate_exps.scale", "not supported"]);
     let deepseek = |key: &str, value: u32| Tiny::new("deepseek2").set(key, value);
     assert_fails(deepseek("attention.kv_lora_rank", 0), &["deepseek2.attention.kv_lora_rank", "positive"]);
     assert_fails(deepseek("rope.dimension_count", 32), &["deepseek2.rope.dimension_count", "32", "31"]);

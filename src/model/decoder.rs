@@ -15,7 +15,7 @@ use crate::program::{
     Activation, KeyValues, KeyValuesId, NormKind, Op, Product, Program, Purpose, Reach, Rope, RopeId, RopeStyle, Rows,
     Runs, Sees, Slot, SlotId, Step, WeightId, Yarn,
 };
-pub(super) use experts::Experts;
+pub(super) use experts::{Experts, Wiring};
 pub(super) use latent::Latent;
 pub(super) use recurrent::{Recurrent, RecurrentKind};
 

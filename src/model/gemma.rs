@@ -1,15 +1,15 @@
 //! Gemma 1 to 4: embeddings scaled by the root of the width, GELU. The second adds norms behind the branches, softcaps,
 //! and windows on every other layer; the third drops the softcaps, normalises queries and keys, and has five windowed
 //! layers, which rotate faster, to each global one. In the fourth those have smaller heads too, values are normalised,
-//! the last layers may go without keys and values of their own, and each layer may be given an input of its own.
-//! Gemma 3 is an encoder, too.
+//! the last layers may go without keys and values of their own, each layer may be given an input of its own, and experts
+//! may stand beside its feed-forward. Gemma 3 is an encoder, too.
 
-use super::decoder::{Decoder, QueryKeyNorm, Window};
+use super::decoder::{Decoder, Experts, QueryKeyNorm, Window, Wiring};
 use super::hyper::{Hyper, Scaling};
 use super::tensors::Tensors;
 use crate::Result;
 use crate::error::Error;
-use crate::program::{Activation, Purpose, RopeStyle};
+use crate::program::{Activation, Gating, Purpose, RopeStyle};
 
 pub(super) fn gemma(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
     decoder.rope_style = RopeStyle::Halves;
@@ -52,10 +52,16 @@ pub(super) fn gemma3(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) ->
 
 pub(super) fn gemma4(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
     gemma(hyper, tensors, decoder)?;
-    for layer in 0..hyper.layers {
-        let expected = "no experts: those of Gemma 4 are not supported yet";
-        tensors.refuse(&format!("blk.{layer}.ffn_gate_inp.weight"), expected)?;
-    }
+    let experts = Experts::read(hyper, Gating::Softmax)?;
+    decoder.experts = experts.map(|experts| Experts {
+        on: (0..hyper.layers).map(|layer| tensors.has(&format!("blk.{layer}.ffn_gate_inp.weight"))).collect(),
+        gating: Gating::Softmax,
+        normalise: true,
+        scale: 1.0,
+        shared: 0,
+        wiring: Wiring::Beside,
+        ..experts
+    });
     decoder.post_norms = true;
     decoder.query_key_norm = QueryKeyNorm::Heads;
     decoder.value_norm = true;

@@ -1,11 +1,13 @@
 //! Llama 4: three of four layers see chunks of the text, rotate, and normalise what they have rotated, without weights; in
-//! the fourth, which sees everything, queries grow with their position instead.
+//! the fourth, which sees everything, queries grow with their position instead. Some layers have experts, of which a token
+//! goes through the best one and a shared one; how good it is weighs what the expert works on, not what it comes to.
 
-use super::decoder::{Decoder, QueryKeyNorm, Temper, Window};
+use super::decoder::{Decoder, Experts, QueryKeyNorm, Temper, Window, Wiring};
 use super::hyper::Hyper;
 use super::tensors::Tensors;
 use crate::Result;
-use crate::program::Reach;
+use crate::error::Error;
+use crate::program::{Gating, Reach};
 
 /// Positions of a chunk, where the file does not say, and of what shares a factor of queries.
 const CHUNK: usize = 8192;
@@ -13,11 +15,7 @@ const SLOPE: f32 = 0.1;
 /// The model with so many experts has no norms of queries and keys.
 const EXPERTS_WITHOUT_NORM: usize = 128;
 
-pub(super) fn flags(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> Result<()> {
-    for layer in 0..hyper.layers {
-        let expected = "no experts: those of Llama 4, whose inputs are weighted, are not supported yet";
-        tensors.refuse(&format!("blk.{layer}.ffn_gate_inp.weight"), expected)?;
-    }
+pub(super) fn flags(hyper: &Hyper, _: &Tensors, decoder: &mut Decoder) -> Result<()> {
     decoder.window = Window::read(hyper, CHUNK, 4)?;
     if let Some(Window { reach, .. }) = &mut decoder.window {
         *reach = Reach::Chunk(reach.most_seen().unwrap_or(CHUNK));
@@ -29,5 +27,27 @@ pub(super) fn flags(hyper: &Hyper, tensors: &Tensors, decoder: &mut Decoder) -> 
         decoder.query_key_norm = QueryKeyNorm::Unweighted;
         decoder.norm_after_rotation = true;
     }
+    decoder.experts = experts(hyper)?;
     Ok(())
+}
+
+/// Experts on every so many layers, and a shared one of their size.
+fn experts(hyper: &Hyper) -> Result<Option<Experts>> {
+    const STEP: &str = "interleave_moe_layer_step";
+    let Some(experts) = Experts::read(hyper, Gating::SigmoidOfChosen)? else { return Ok(None) };
+    if experts.used != 1 {
+        let expected = "1: the weight of the one expert is for its input";
+        return Err(Error::metadata(hyper.key("expert_used_count"), experts.used.to_string(), expected));
+    }
+    let missing = || Error::metadata(hyper.key(STEP), "nothing", "a number: 0 if no layer has experts");
+    let step = hyper.optional(STEP)?.ok_or_else(missing)?;
+    Ok(Some(Experts {
+        on: (1..=hyper.layers).map(|layer| step > 0 && layer % step == 0).collect(),
+        gating: Gating::SigmoidOfChosen,
+        normalise: false,
+        scale: 1.0,
+        shared: experts.inner[0],
+        wiring: Wiring::WeighedInput,
+        ..experts
+    }))
 }

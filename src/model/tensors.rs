@@ -88,7 +88,10 @@ impl<'f> Tensors<'f> {
         let known = used.iter().position(|weight| weight.name == name);
         let weight = checked(tensor, columns, rows)?;
         if let Some(part) = name.strip_suffix(".weight") {
-            self.refuse(&format!("{part}.scale"), "no factor for a whole tensor: it is not supported yet")?;
+            let scale = format!("{part}.scale");
+            if !used.iter().any(|weight| weight.name == scale) {
+                self.refuse(&scale, "no factor for a whole tensor: it is not supported yet")?;
+            }
         }
         Ok(Some(WeightId(known.unwrap_or_else(|| {
             used.push(weight);

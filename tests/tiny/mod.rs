@@ -181,7 +181,7 @@ impl Tiny {
         let tiny = (0..sizes.heads.len()).fold(tiny, Tiny::layer);
         match architecture {
             "qwen2moe" | "qwen3moe" | "gpt-oss" | "olmoe" | "granitemoe" | "minimax-m2" | "phimoe" => tiny.experts(0),
-            "hunyuan-moe" => tiny.experts(0),
+            "hunyuan-moe" | "llama4" => tiny.experts(0),
             "deepseek2" | "glm4moe" | "ernie4_5-moe" | "bailingmoe2" | "lfm2moe" => tiny.experts(1),
             _ => tiny,
         }
@@ -200,11 +200,12 @@ impl Tiny {
             .set("rope.dimension_count", rotated)
     }
 
-    /// Experts in place of feed-forward, from a layer on.
+    /// Experts in place of feed-forward, or beside it, from a layer on.
     pub fn experts(self, from_layer: usize) -> Self {
-        let (count, used, inner, width) = (8, 3, 32, self.sizes.width);
+        let (count, inner, width) = (8, 32, self.sizes.width);
         let architecture = self.architecture.clone();
         let is = |names: &[&str]| names.contains(&architecture.as_str());
+        let used = if is(&["llama4"]) { 1 } else { 3 };
         let mut tiny = self.set("expert_count", count as u32).set("expert_used_count", used);
         tiny = match is(&["llama", "olmoe", "granitemoe", "minimax-m2", "hunyuan-moe", "phimoe", "granitehybrid"]) {
             true => tiny.set("feed_forward_length", inner as u32),
@@ -238,10 +239,14 @@ impl Tiny {
         if is(&["qwen2moe", "qwen3next", "qwen35moe"]) {
             tiny = tiny.set("expert_shared_feed_forward_length", 48);
         }
-        for layer in from_layer..tiny.layers() {
+        if is(&["llama4"]) {
+            tiny = tiny.set("interleave_moe_layer_step", 2);
+        }
+        let step = if is(&["llama4"]) { 2 } else { 1 };
+        for layer in (from_layer..tiny.layers()).filter(|layer| (layer + 1) % step == 0) {
             let name = |part: &str| format!("blk.{layer}.{part}");
             for part in ["ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"] {
-                tiny = tiny.remove(&name(part));
+                tiny = if is(&["gemma4"]) { tiny } else { tiny.remove(&name(part)) };
             }
             let mut parts: Vec<(&str, Vec<usize>)> = vec![
                 ("ffn_gate_inp.weight", vec![width, count]),
@@ -262,6 +267,18 @@ impl Tiny {
                 parts.push(("ffn_gate_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_up_shexp.weight", vec![width, 2 * inner]));
                 parts.push(("ffn_down_shexp.weight", vec![2 * inner, width]));
+            }
+            if is(&["llama4"]) {
+                parts.push(("ffn_gate_shexp.weight", vec![width, inner]));
+                parts.push(("ffn_up_shexp.weight", vec![width, inner]));
+                parts.push(("ffn_down_shexp.weight", vec![inner, width]));
+            }
+            if is(&["gemma4"]) {
+                parts.push(("ffn_gate_inp.scale", vec![width]));
+                parts.push(("ffn_down_exps.scale", vec![count]));
+                parts.push(("pre_ffw_norm_2.weight", vec![width]));
+                parts.push(("post_ffw_norm_1.weight", vec![width]));
+                parts.push(("post_ffw_norm_2.weight", vec![width]));
             }
             if is(&["gpt-oss"]) {
                 parts.push(("ffn_gate_inp.bias", vec![count]));
@@ -524,6 +541,8 @@ impl Tiny {
             "attn_sinks" => (0.0, 3.0),
             _ if name.ends_with("ssm_a") => (-0.5, 0.45),
             _ if name.ends_with("ssm_d") => (1.0, 0.5),
+            "ffn_gate_inp" if name.ends_with(".scale") => (8.0, 4.0), // the root of the width is divided out
+            _ if name.ends_with(".scale") => (1.0, 0.5),
             _ if name.ends_with(".bias") => (0.0, 0.5),
             "layer_output_scale" => (0.8, 0.2),
             "per_layer_token_embd" => (0.0, 1.0 / 4.0),

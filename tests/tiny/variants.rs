@@ -32,6 +32,7 @@ pub fn all() -> Vec<Variant> {
         layer_norms,
         likes_of_llama,
         experts,
+        llama4,
         gpt_oss,
         deepseek,
         more_experts,
@@ -67,7 +68,8 @@ pub fn mixed(count: usize) -> impl Iterator<Item = Variant> {
 
 fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let mut pick = |from: &[usize]| from[dice.next().unwrap() % from.len()];
-    let layers = pick(&[1, 2, 3, 5, 7]);
+    // The reference cannot do without a layer of Llama 4 that sees everything, each fourth.
+    let layers = if family == "llama4" { pick(&[5, 7]) } else { pick(&[1, 2, 3, 5, 7]) };
     let (head_size, kv_heads) = (pick(&[8, 16, 24, 32, 64]), pick(&[1, 2, 3]));
     let heads = kv_heads * pick(&[1, 2, 4]);
     let width_is_heads = WIDTH_IS_HEADS.contains(&family);
@@ -82,6 +84,8 @@ fn mix(family: &str, mut dice: impl Iterator<Item = usize>) -> Tiny {
     let tiny = match family {
         "gemma2" | "gemma3" | "olmo2" | "cohere2" | "gpt-oss" => mix_windows(tiny, &mut pick),
         "gemma" | "command-r" | "bitnet" | "lfm2" | "lfm2moe" => tiny,
+        // To the reference chunks have 8192 positions, whatever the file says.
+        "llama4" => tiny.unset(&["attention.sliding_window"]),
         "deepseek2" => return tiny.set("expert_group_count", pick(&[0, 2, 4]) as u32),
         family if UNTIED.contains(&family) => tiny,
         _ if pick(&[0, 1]) == 1 => tiny.remove("output.weight"),
@@ -297,6 +301,33 @@ fn experts(add: Add) {
     add("own-sizes", shared_out);
 }
 
+fn llama4(add: Add) {
+    let plain = || Tiny::new("llama4");
+    add("plain", plain());
+    add("one-chunk", plain().unset(&["attention.sliding_window"]));
+    add("no-chunks", plain().set("attention.sliding_window", 0));
+    // So many experts mean the model without norms of queries and keys.
+    let many = plain().unset(&["attention.sliding_window"]).set("expert_count", 128);
+    let many = [1, 3].into_iter().fold(many, |tiny, layer| {
+        let tiny = tiny.add(&format!("blk.{layer}.ffn_gate_inp.weight"), &[128, 128]);
+        let matrices = [("gate", [128, 32, 128]), ("up", [128, 32, 128]), ("down", [32, 128, 128])];
+        let add = |tiny: Tiny, (part, shape): (&str, [usize; 3])| {
+            tiny.add(&format!("blk.{layer}.ffn_{part}_exps.weight"), &shape)
+        };
+        matrices.into_iter().fold(tiny, add)
+    });
+    add("128-experts", many);
+    // All layers are dense.
+    let mut dense = plain().unset(&["expert_count", "interleave_moe_layer_step"]);
+    for layer in [1, 3] {
+        for part in ["gate_inp", "gate_exps", "up_exps", "down_exps", "gate_shexp", "up_shexp", "down_shexp"] {
+            dense = dense.remove(&format!("blk.{layer}.ffn_{part}.weight"));
+        }
+    }
+    let dense = dense.add_to_layers("ffn_gate.weight", &[128, 96]).add_to_layers("ffn_up.weight", &[128, 96]);
+    add("dense", dense.add_to_layers("ffn_down.weight", &[96, 128]));
+}
+
 fn gpt_oss(add: Add) {
     let plain = || Tiny::new("gpt-oss");
     let yarn = plain().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 8f32);
@@ -474,6 +505,16 @@ fn gemma4(add: Add) {
         tiny.add_to_layers("proj.weight", &[12, 64]).add_to_layers("post_norm.weight", &[64])
     };
     add("inputs", inputs(plain()));
+    let experts = |from: usize| plain().experts(from);
+    add("experts", experts(2));
+    let alike = (2..6).fold(experts(2), |tiny, layer| tiny.remove(&format!("blk.{layer}.ffn_down_exps.scale")));
+    add("experts-alike", alike);
+    let apart = |tiny: Tiny, layer: usize| {
+        let part = |tiny: Tiny, part: &str| tiny.remove(&format!("blk.{layer}.ffn_{part}_exps.weight"));
+        ["gate", "up"].into_iter().fold(tiny, part)
+    };
+    let merged = (0..6).fold(experts(0), apart).add_to_layers("ffn_gate_up_exps.weight", &[64, 64, 8]);
+    add("experts-merged", merged.add_to_layers("layer_output_scale.weight", &[1]));
     add("small", inputs(shared).add_to_layers("layer_output_scale.weight", &[1]));
 }
 
@@ -625,10 +666,6 @@ fn likes_of_llama(add: Add) {
     let yarn = tempered().set("rope.scaling.type", "yarn").set("rope.scaling.factor", 16f32);
     add("yarn", yarn.clone());
     add("log-multiplier", yarn.set("rope.scaling.yarn_log_multiplier", 0.7f32));
-    let chunked = || Tiny::new("llama4");
-    add("plain", chunked());
-    add("one-chunk", chunked().unset(&["attention.sliding_window"]));
-    add("no-chunks", chunked().set("attention.sliding_window", 0));
     add("plain", Tiny::new("exaone4"));
     add("tied", Tiny::new("exaone4").remove("output.weight"));
     // The one of 32 billion parameters, by which the reference means one of 64 layers.

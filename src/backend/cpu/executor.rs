@@ -434,9 +434,9 @@ impl Executor {
         let (width, out_width, weights) = (self.width(logits), self.width(out), self.weights.clone());
         let (logits, chunk) = (slots[logits.0].clone(), rows_of(width) / width);
         self.pool.change(to_write(slots, out), chunk * out_width, move |index, routes| {
-            let bias = routing.bias.map(|id| weights.vector(id));
+            let vectors = [routing.bias, routing.scales].map(|id| Some(weights.vector(id?)));
             for (logits, routes) in logits.chunks(width).skip(index * chunk).zip(routes.chunks_mut(out_width)) {
-                ops::route(logits, &routing, bias, routes);
+                ops::route(logits, &routing, vectors, routes);
             }
         });
     }

@@ -241,19 +241,20 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
 }
 
 /// Chooses experts by their logits: the numbers of those that are chosen, the best first, then their weights. Of equals
-/// the first is better.
+/// the first is better. There may be a bias and scales: see [`Routing`].
 pub fn route(
     logits: &[f32], // [experts]
     routing: &Routing,
-    bias: Option<&[f32]>, // [experts]
-    routes: &mut [f32],   // [2, used]
+    [bias, scales]: [Option<&[f32]>; 2], // [experts]
+    routes: &mut [f32],                  // [2, used]
 ) {
+    let sigmoid = |x: &mut f32| *x = 1.0 / (1.0 + (-*x).exp());
     let mut weights = logits.to_vec();
     match routing.gating {
         Gating::Softmax => softmax(&mut weights),
-        Gating::Sigmoid => weights.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+        Gating::Sigmoid => weights.iter_mut().for_each(sigmoid),
         Gating::RootSoftplus => weights.iter_mut().for_each(|x| *x = (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt()),
-        Gating::SoftmaxOfChosen => {}
+        Gating::SoftmaxOfChosen | Gating::SigmoidOfChosen => {}
     }
     let mut scores = weights.clone();
     for (score, bias) in scores.iter_mut().zip(bias.unwrap_or_default()) {
@@ -264,14 +265,19 @@ pub fn route(
     for ((number, weight), &expert) in chosen.iter_mut().zip(&mut *chosen_weights).zip(&experts) {
         (*number, *weight) = (expert as f32, weights[expert]);
     }
-    if routing.gating == Gating::SoftmaxOfChosen {
-        softmax(chosen_weights);
+    match routing.gating {
+        Gating::SoftmaxOfChosen => softmax(chosen_weights),
+        Gating::SigmoidOfChosen => chosen_weights.iter_mut().for_each(sigmoid),
+        _ => {}
     }
     // Sums of nearly nothing are not divided by: the smallest number of 16 bits that is not subnormal.
     const SMALLEST_SUM: f32 = 6.103_515_6e-5;
     let sum: f32 = chosen_weights.iter().sum();
     let divisor = if routing.normalise { sum.max(SMALLEST_SUM) } else { 1.0 };
     chosen_weights.iter_mut().for_each(|weight| *weight = *weight / divisor * routing.scale);
+    if let Some(scales) = scales {
+        chosen_weights.iter_mut().zip(&experts).for_each(|(weight, &expert)| *weight *= scales[expert]);
+    }
 }
 
 /// The scores, less than all others where the expert's group is not among the best.
@@ -322,7 +328,7 @@ pub fn softcap(x: f32, cap: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::SlotId;
+    use crate::program::{SlotId, WeightId};
 
     #[track_caller]
     fn assert_near(found: &[f32], expected: &[f32]) {
@@ -400,7 +406,8 @@ mod tests {
     fn assert_routes(routing: Routing, bias: Option<&[f32]>, experts: &[f32], weights: &[f32]) {
         let logits = [1f32, 2.0, 3.0, 4.0].map(f32::ln);
         let mut routes = vec![7.0; 2 * routing.used];
-        route(&logits, &routing, bias, &mut routes);
+        let scales = routing.scales.map(|_| &[10.0f32, 20.0, 30.0, 40.0][..]);
+        route(&logits, &routing, [bias, scales], &mut routes);
         assert_eq!(&routes[..routing.used], experts);
         assert_near(&routes[routing.used..], weights);
     }
@@ -408,21 +415,30 @@ mod tests {
     #[test]
     fn routers_choose_the_best() {
         let gating = Gating::Softmax;
-        let plain = Routing { gating, bias: None, groups: 1, used_groups: 1, used: 2, normalise: false, scale: 1.0 };
+        let (used, normalise, scale) = (2, false, 1.0);
+        let plain = Routing { gating, bias: None, groups: 1, used_groups: 1, used, normalise, scale, scales: None };
         assert_routes(plain, None, &[3.0, 2.0], &[0.4, 0.3]);
         assert_routes(Routing { scale: 2.5, ..plain }, None, &[3.0, 2.0], &[1.0, 0.75]);
         let normalised = Routing { normalise: true, ..plain };
         assert_routes(normalised, None, &[3.0, 2.0], &[4.0 / 7.0, 3.0 / 7.0]);
         assert_routes(Routing { gating: Gating::SoftmaxOfChosen, ..plain }, None, &[3.0, 2.0], &[4.0 / 7.0, 3.0 / 7.0]);
         assert_routes(Routing { gating: Gating::Sigmoid, ..plain }, None, &[3.0, 2.0], &[0.8, 0.75]);
+        assert_routes(Routing { gating: Gating::SigmoidOfChosen, ..plain }, None, &[3.0, 2.0], &[0.8, 0.75]);
+        assert_routes(Routing { scales: Some(WeightId(0)), ..plain }, None, &[3.0, 2.0], &[16.0, 9.0]);
         let roots = [5f32.ln().sqrt(), 4f32.ln().sqrt()]; // ln(1 + e^(ln 4))
         assert_routes(Routing { gating: Gating::RootSoftplus, ..plain }, None, &[3.0, 2.0], &roots);
         // A bias chooses and does not weigh; of equals the first is chosen.
         assert_routes(plain, Some(&[1.0, 0.0, 0.1, 0.0]), &[0.0, 2.0], &[0.1, 0.3]);
         // Weights of nearly nothing stay that.
         let mut routes = [0.0; 4];
-        route(&[-50.0; 3], &Routing { gating: Gating::Sigmoid, ..normalised }, None, &mut routes);
+        route(&[-50.0; 3], &Routing { gating: Gating::Sigmoid, ..normalised }, [None; 2], &mut routes);
         assert!(routes[2] < 1e-10 && routes[..2] == [0.0, 1.0], "{routes:?}");
+        // Logits tell experts apart that all count fully.
+        let plain = Routing { used: 1, ..plain };
+        for (gating, best) in [(Gating::Sigmoid, 0.0), (Gating::SigmoidOfChosen, 1.0)] {
+            route(&[30.0, 31.0], &Routing { gating, ..plain }, [None; 2], &mut routes[..2]);
+            assert_eq!(routes[..2], [best, 1.0]);
+        }
     }
 
     #[test]
@@ -435,6 +451,7 @@ mod tests {
             used: 2,
             normalise: false,
             scale: 1.0,
+            scales: None,
         };
         assert_routes(routing, None, &[3.0, 2.0], &[0.4, 0.3]);
         // The group with the best two, not that with the best one.

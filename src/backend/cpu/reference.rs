@@ -109,11 +109,16 @@ impl Reference {
                 slots[out.0] = gated.collect();
             }
             Op::Route { logits, routing, out } => {
-                let bias = routing.bias.map(|id| self.weights.vector(id));
+                let vectors = [routing.bias, routing.scales].map(|id| Some(self.weights.vector(id?)));
                 let rows = slots[out.0].len() / self.width(*out);
                 for row in 0..rows {
                     let logits = slots[logits.0][row * self.width(*logits)..][..self.width(*logits)].to_vec();
-                    ops::route(&logits, routing, bias, &mut slots[out.0][row * self.width(*out)..][..self.width(*out)]);
+                    ops::route(
+                        &logits,
+                        routing,
+                        vectors,
+                        &mut slots[out.0][row * self.width(*out)..][..self.width(*out)],
+                    );
                 }
             }
             Op::Experts { input, routes, experts, products } => {

@@ -32,7 +32,8 @@ impl Drafting<'_> {
             ..RouteParams::new(routing, self.width(logits) as usize)?
         };
         let mut buffers = vec![self.slots.buffer(logits)];
-        buffers.extend(routing.bias.and_then(|bias| self.store.vector(bias)));
+        let vectors = [routing.bias, routing.scales].into_iter().flatten();
+        buffers.extend(vectors.filter_map(|vector| self.store.vector(vector)));
         buffers.push(self.slots.buffer(out));
         drafts.list.push(self.rows(params.kernel(routing, 1), params, &buffers, out));
         drafts.wrote(out, false);

@@ -63,20 +63,23 @@ impl RouteParams {
         Ok(RouteParams { experts, used, groups, used_groups, scale, ..RouteParams::default() })
     }
 
-    /// Reads the logits, and the bias if there is one; writes the routes.
+    /// Reads the logits, and the bias and the scales if there are any; writes the routes.
     pub fn kernel(&self, routing: &Routing, most_rows: u32) -> Kernel {
         let Routing { gating, normalise, .. } = *routing;
-        let of_chosen = gating == Gating::SoftmaxOfChosen;
+        let (softmax, has_scales) = (gating == Gating::SoftmaxOfChosen, routing.scales.is_some());
         let variant = Variant::new("route.wgsl", "")
             .flag("SOFTMAX", gating == Gating::Softmax)
             .flag("SIGMOID", gating == Gating::Sigmoid)
             .flag("ROOT_SOFTPLUS", gating == Gating::RootSoftplus)
-            .flag("SOFTMAX_OF_CHOSEN", of_chosen)
-            .flag("NORMALISE", normalise && !of_chosen)
-            .flag("SUM", normalise || of_chosen)
+            .flag("SOFTMAX_OF_CHOSEN", softmax)
+            .flag("SIGMOID_OF_CHOSEN", gating == Gating::SigmoidOfChosen)
+            .flag("NORMALISE", normalise && !softmax)
+            .flag("SUM", normalise || softmax)
             .flag("BIAS", routing.bias.is_some())
+            .flag("SCALES", has_scales)
             .flag("GROUPS", routing.groups > 1);
         let storage = Storage::of(variant).read("LOGITS", true).read("BIAS_AT", routing.bias.is_some());
+        let storage = storage.read("SCALES_AT", has_scales);
         Kernel { variant: storage.write("ROUTES", true).variant(), groups: grid(1, most_rows) }
     }
 }
@@ -169,15 +172,16 @@ impl Mixture {
 
 /// Every shader of this family, without tiers.
 pub(super) fn variants() -> Vec<Variant> {
-    let gatings = [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::RootSoftplus];
+    let gatings =
+        [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::RootSoftplus, Gating::SigmoidOfChosen];
     let mut variants = vec![SortParams::default().kernel().variant];
     variants.extend([false, true].map(|add| MixParams::default().kernel(add, 1).variant));
     for gating in gatings {
-        for bits in 0..8 {
-            let [bias, groups, normalise] = [0, 1, 2].map(|bit| bits >> bit & 1 == 1);
-            let bias = bias.then_some(crate::program::WeightId(0));
+        for bits in 0..16 {
+            let [bias, groups, normalise, scales] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+            let [bias, scales] = [bias, scales].map(|has| has.then_some(crate::program::WeightId(0)));
             let groups = if groups { 2 } else { 1 };
-            let routing = Routing { gating, bias, groups, used_groups: 1, used: 1, normalise, scale: 1.0 };
+            let routing = Routing { gating, bias, groups, used_groups: 1, used: 1, normalise, scale: 1.0, scales };
             variants.push(RouteParams::default().kernel(&routing, 1).variant);
         }
     }

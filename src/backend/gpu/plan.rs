@@ -149,7 +149,7 @@ impl Node {
             }
             Node::Rotate(Rotation { norm: Some(norm), .. }) => [Some(norm.queries), Some(norm.keys), None, None],
             Node::Attend { sinks, .. } => [*sinks, None, None, None],
-            Node::Route { routing, .. } => [routing.bias, None, None, None],
+            Node::Route { routing, .. } => [routing.bias, routing.scales, None, None],
             Node::Convolve { weight, bias, .. } => [Some(*weight), *bias, None, None],
             Node::Scan(scan) => [Some(scan.step_bias), Some(scan.decay), scan.skip, None],
             _ => [None; 4],
