@@ -163,11 +163,30 @@ impl Writer<'_, '_, Encoder> {
     }
 
     fn feed_forward(&mut self, layer: usize, stream: Stream) -> Result<()> {
-        let (flags, width, inner) = (self.flags, self.hyper.width, self.hyper.feed_forward[layer]);
-        let rows = self.program.slots[stream.residual.0].rows;
+        let flags = self.flags;
         if flags.pre_norms {
             self.layer_norm(&format!("blk.{layer}.ffn_norm"), stream.residual, stream.normed)?;
         }
+        let experts = flags.base.experts.as_ref();
+        match experts.filter(|experts| experts.on.get(layer) == Some(&true)) {
+            Some(experts) => {
+                self.mixed(layer, experts, (flags.base.activation, false), stream.normed, stream.branch)?;
+            }
+            None => self.unit(layer, stream)?,
+        }
+        if flags.pre_norms {
+            self.push(Op::Add { from: stream.branch, to: stream.residual });
+            return Ok(());
+        }
+        self.push(Op::Add { from: stream.normed, to: stream.branch });
+        self.layer_norm(&format!("blk.{layer}.layer_output_norm"), stream.branch, stream.residual)?;
+        Ok(())
+    }
+
+    /// The matrices of an ordinary feed-forward, and what is between them.
+    fn unit(&mut self, layer: usize, stream: Stream) -> Result<()> {
+        let (flags, width, inner) = (self.flags, self.hyper.width, self.hyper.feed_forward[layer]);
+        let rows = self.program.slots[stream.residual.0].rows;
         let (gate, up) = (self.slot("gate", inner, rows), self.slot("up", inner, rows));
         let (activation, input) = (flags.base.activation, stream.normed);
         let (products, inner_slot) = match flags.feed_forward {
@@ -185,12 +204,6 @@ impl Writer<'_, '_, Encoder> {
         });
         let product: Product = self.product(layer, "ffn_down", inner, stream.branch)?;
         self.push(Op::Linear { input: inner_slot, products: vec![product] });
-        if flags.pre_norms {
-            self.push(Op::Add { from: stream.branch, to: stream.residual });
-            return Ok(());
-        }
-        self.push(Op::Add { from: stream.normed, to: stream.branch });
-        self.layer_norm(&format!("blk.{layer}.layer_output_norm"), stream.branch, stream.residual)?;
         Ok(())
     }
 

@@ -128,6 +128,7 @@ type EncoderFamily = fn(&Hyper, &Tensors, &mut Encoder) -> Result<()>;
 const ENCODERS: &[(&str, EncoderFamily)] = &[
     ("bert", bert::bert),
     ("nomic-bert", bert::nomic),
+    ("nomic-bert-moe", bert::nomic_moe),
     ("jina-bert-v2", bert::jina_v2),
     ("modern-bert", modern_bert::flags),
 ];

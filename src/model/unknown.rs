@@ -15,10 +15,7 @@ const NEEDS: &[(&str, &str)] = &[
          exaone-moe grok grovemoe qwen3vlmoe smallthinker",
     ),
     ("an encoder with cross attention", "t5"),
-    (
-        "attention to later tokens",
-        "dream eurobert jina-bert-v3 llada llada-moe llama-embed neo-bert nomic-bert-moe rnd1 t5encoder",
-    ),
+    ("attention to later tokens", "dream eurobert jina-bert-v3 llada llada-moe llama-embed neo-bert rnd1 t5encoder"),
     ("positions that are learnt, not rotated", "gpt2 starcoder"),
     ("attention that fades with distance", "baichuan bloom jais mpt refact"),
     ("latent attention", "minicpm3 mistral4 plm"),

@@ -4,7 +4,9 @@ use super::variants::Variant;
 use super::{Sizes, Tiny};
 
 /// Families that can do nothing else, and are laid out unlike decoders.
-pub const ENCODERS: [&str; 4] = ["bert", "nomic-bert", "jina-bert-v2", "modern-bert"];
+pub const ENCODERS: [&str; 5] = ["bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert"];
+/// Experts of the one that has them.
+const EXPERTS: usize = 8;
 
 impl Tiny {
     /// The tensors and keys of an encoder, of whose heads each has keys and values of its own.
@@ -33,12 +35,18 @@ impl Tiny {
         if architecture == "bert" {
             tiny = tiny.add("position_embd.weight", &[width, 256]);
         }
+        if architecture == "nomic-bert-moe" {
+            tiny = tiny.set("moe_every_n_layers", 2).set("expert_count", EXPERTS as u32).set("expert_used_count", 3);
+        }
         for layer in 0..tiny.layers() {
             let inner = tiny.sizes.inner[layer];
-            let mut parts: Vec<(&str, Vec<usize>)> =
-                vec![("attn_output.weight", vec![width, width]), ("ffn_down.weight", vec![inner, width])];
+            let has_experts = architecture == "nomic-bert-moe" && layer % 2 == 1;
+            let mut parts: Vec<(&str, Vec<usize>)> = vec![("attn_output.weight", vec![width, width])];
+            parts.extend((!has_experts).then(|| ("ffn_down.weight", vec![inner, width])));
             match &architecture[..] {
-                "nomic-bert" | "modern-bert" => parts.push(("attn_qkv.weight", vec![width, 3 * width])),
+                "nomic-bert" | "nomic-bert-moe" | "modern-bert" => {
+                    parts.push(("attn_qkv.weight", vec![width, 3 * width]))
+                }
                 _ => {
                     for name in ["attn_q", "attn_k", "attn_v"] {
                         parts.push((Box::leak(format!("{name}.weight").into_boxed_str()), vec![width, width]));
@@ -50,7 +58,14 @@ impl Tiny {
             }
             match &architecture[..] {
                 "modern-bert" => parts.push(("ffn_up.weight", vec![width, 2 * inner])),
-                "bert" => parts.extend([("ffn_up.weight", vec![width, inner]), ("ffn_up.bias", vec![inner])]),
+                "nomic-bert-moe" if has_experts => parts.extend([
+                    ("ffn_gate_inp.weight", vec![width, EXPERTS]),
+                    ("ffn_up_exps.weight", vec![width, inner, EXPERTS]),
+                    ("ffn_down_exps.weight", vec![inner, width, EXPERTS]),
+                ]),
+                "bert" | "nomic-bert-moe" => {
+                    parts.extend([("ffn_up.weight", vec![width, inner]), ("ffn_up.bias", vec![inner])])
+                }
                 _ => parts.extend([("ffn_up.weight", vec![width, inner]), ("ffn_gate.weight", vec![width, inner])]),
             }
             if is_modern {
@@ -90,6 +105,10 @@ pub fn all() -> Vec<Variant> {
     add("fused", fused);
     add("fast", Tiny::new("nomic-bert").set("rope.freq_base", 100f32));
     add("scaled", Tiny::new("nomic-bert").set("rope.scaling.factor", 4f32));
+    let mixture = || Tiny::with_sizes("nomic-bert-moe", Sizes::new(5));
+    add("deep", mixture());
+    let biases = mixture().add_to_layers("attn_qkv.bias", &[384]).add_to_layers("attn_output.bias", &[128]);
+    add("biases", biases.set("expert_used_count", 1));
     let jina = || Tiny::new("jina-bert-v2");
     add("six-heads", Tiny::with_sizes("jina-bert-v2", Sizes { heads: vec![6; 2], head_size: 24, ..Sizes::new(2) }));
     let mut fused = jina();
