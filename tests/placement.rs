@@ -191,7 +191,7 @@ fn other_families_cut_everywhere() {
 
 #[test]
 fn mixtures_of_experts_cut_everywhere() {
-    check_families(&["mixtral", "qwen3moe", "gpt-oss", "deepseek2"]);
+    check_families(&["mixtral", "qwen3moe", "gpt-oss", "deepseek2", "deepseek2-lite"]);
 }
 
 #[test]
