@@ -3,7 +3,7 @@
 //! ```text
 //! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S]
 //!      [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
-//!        [--on-cpu embedding|head|ffn|experts,..] [--threads N] [--ctx N]
+//!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
 //!
 //! The model runs on the CPU for now.

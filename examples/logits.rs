@@ -3,7 +3,7 @@
 //! ```text
 //! logits --model FILE --tokens 1,2,3 --out FILE [--batch N] [--kv f32|f16|q8_0] [--pool none|mean|cls|last] [--fast]
 //!        [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
-//!        [--on-cpu embedding|head|ffn|experts,..] [--threads N] [--ctx N]
+//!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
 //!
 //! The output is raw little-endian f32, one row of the vocabulary's length for each token. No special token is added,

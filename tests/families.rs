@@ -13,6 +13,7 @@ use kiln::backend::cpu::reference::Reference;
 use kiln::backend::gpu::{Gpu, GpuOptions};
 use kiln::cache::{Cache, CacheFormat, CacheLimits};
 use kiln::model::{self, ProgramOptions};
+use kiln::program::Op;
 use kiln::scheduler::{Engine, Fit, Site};
 use kiln::{LoadOptions, Offload, TensorClass};
 use std::collections::BTreeSet;
@@ -113,19 +114,27 @@ fn recurrent_heads_of_many_sizes_on_a_gpu() {
     }
 }
 
-/// The plain model of each family is cut before each layer, and inside of all.
+/// The plain model of each family is cut before each layer, and inside of all; experts are taken apart from all else.
 fn check_cut(part: usize, parts: usize) {
     let Some(gpu) = gpu() else { return };
     let mut seen = BTreeSet::new();
-    let plain = variants::all().into_iter().filter(|variant| seen.insert(variant.tiny.architecture.clone()));
+    let mut is_cut =
+        |variant: &Variant| seen.insert(variant.tiny.architecture.clone()) || variant.name == "gemma4-experts-merged";
+    let plain = variants::all().into_iter().filter(|variant| is_cut(variant));
     for variant in plain.skip(part).step_by(parts) {
         let expected = expected(&variant);
         for count in 0..variant.tiny.layers() as u32 {
             let options = LoadOptions::new().offload(Offload::Layers(count));
             check(&variant, &options, &gpu, &expected, &[11]);
         }
-        let options = LoadOptions::new().offload(Offload::All).on_cpu(TensorClass::FeedForward);
-        check(&variant, &options, &gpu, &expected, &[TOKENS, 1]);
+        let program = model::program(&variant.tiny.file(), ProgramOptions { context: CONTEXT }).unwrap();
+        let has_experts = program.steps.iter().any(|step| matches!(step.op, Op::Route { .. }));
+        for class in [TensorClass::FeedForward, TensorClass::Experts] {
+            if class == TensorClass::FeedForward || has_experts {
+                let options = LoadOptions::new().offload(Offload::All).on_cpu(class);
+                check(&variant, &options, &gpu, &expected, &[TOKENS, 1]);
+            }
+        }
     }
 }
 

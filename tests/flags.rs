@@ -25,7 +25,7 @@ fn with(name: &str, arguments: &[String], more: &[&str]) -> Option<std::process:
 #[test]
 fn what_this_build_can_do_is_accepted() {
     for (name, arguments) in commands() {
-        let accepted = ["--device", "cpu", "--gpu-layers", "0", "--threads", "2", "--ctx", "64"];
+        let accepted = ["--device", "cpu", "--gpu-layers", "0", "--threads", "2", "--ctx", "64", "--cpu-experts"];
         let Some(mut command) = with(name, &arguments, &accepted) else { return };
         let output = command.output().unwrap();
         assert!(output.status.success(), "{name}: {output:?}");

@@ -4,7 +4,7 @@
 //! bench (--model FILE | --synthetic SHAPE:QUANT [--write FILE]) [--pp 512] [--tg 128] [--depth 0] [--reps 5]
 //!       [--output md|json|csv] [--no-pack] [--profile]
 //!       [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
-//!        [--on-cpu embedding|head|ffn|experts,..] [--threads N] [--ctx N]
+//!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
 //!
 //! `ppN` runs a prompt of N random tokens and computes the logits behind the last one; `tgN` runs N random tokens one by

@@ -21,6 +21,9 @@ pub struct Flags {
     /// What stays on the CPU, wherever its layers go.
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     on_cpu: Vec<Class>,
+    /// The same as --on-cpu experts: of a token only what its experts work on crosses over, and what they come to.
+    #[arg(long)]
+    cpu_experts: bool,
     /// Threads on the CPU; by default, one a core.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -49,7 +52,8 @@ impl Flags {
             (_, GpuLayers::Count(count)) => (self.device.named(), Offload::Layers(*count)),
         };
         let mut options = LoadOptions::new().device(device).offload(offload);
-        for class in &self.on_cpu {
+        let experts = self.cpu_experts.then_some(&Class::Experts).filter(|experts| !self.on_cpu.contains(experts));
+        for class in self.on_cpu.iter().chain(experts) {
             options = options.on_cpu(class.named());
         }
         options.threads = self.threads.map(NonZeroUsize::get);
