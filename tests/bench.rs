@@ -106,9 +106,28 @@ fn a_profile_says_where_a_gpu_spends_its_time() {
 }
 
 #[test]
-fn a_profile_needs_a_gpu_and_a_place() {
+fn a_profile_of_the_cpu_counts_the_bytes_that_a_token_reads() {
+    let model = ["--synthetic", "llama-260k:q8_0", "--reps", "1", "--profile", "--device", "cpu"];
+    let Some(command) = example("bench", &[&model[..], &["--pp", "8", "--tg", "4", "--output", "json"]].concat())
+    else {
+        return;
+    };
+    let rows: Vec<Value> = serde_json::from_str(&text(command)).unwrap();
+    for (row, tokens) in rows.iter().zip([8, 1]) {
+        let steps = row["profile"]["kernels"].as_array().unwrap();
+        let bytes = |step: &Value| step["weight_bytes"].as_u64().unwrap();
+        let embedded: u64 = steps.iter().filter(|step| step["kernel"] == "embed").map(bytes).sum();
+        let all: u64 = steps.iter().map(bytes).sum();
+        // However many tokens there are, matrices are read once.
+        assert_eq!(all - embedded + embedded / tokens, row["token_bytes"].as_u64().unwrap(), "{row}");
+        assert!(steps.iter().all(|step| step["gb_per_s"].is_null() == (bytes(step) == 0)));
+    }
+}
+
+#[test]
+fn a_profile_needs_a_device_and_a_place() {
     for (more, named) in
-        [(&["--profile"][..], "--device gpu"), (&["--device", "gpu", "--profile", "--output", "csv"], "json")]
+        [(&["--profile"][..], "--device cpu"), (&["--device", "gpu", "--profile", "--output", "csv"], "json")]
     {
         let Some(command) = bench(more) else { return };
         let said = error(command, 1);

@@ -16,9 +16,10 @@
 //! weights (keys and values not among them), and the share is of what the same threads read when they only add up a
 //! buffer. A model that fits in a cache can have a share above 1.
 //!
-//! `--profile` then shows where the time goes on a GPU: the kernels of one chunk of the longest prompt, at the largest
-//! depth, and of one token behind it. Kernels are timed in passes of their own, so that together they can take longer than
-//! the step. They are products with a part of the weights, or without weights; GB/s are the bytes of weights.
+//! `--profile` then shows where the time goes on a GPU or the CPU: the kernels, or kinds of steps, of one chunk of the
+//! longest prompt, at the largest depth, and of one token behind it. Kernels are timed in passes of their own, so that
+//! together they can take longer than the step. They are products with a part of the weights, or without weights; MB and
+//! GB/s are the bytes of weights that are read, of experts those of the ones that are chosen.
 //!
 //! JSON and CSV name what llama-bench has too as llama-bench does, and the tables then go to where errors go. In JSON, a
 //! row has the profile of its kind of step.
@@ -78,7 +79,7 @@ struct Args {
     /// Leave weights as they are in the file: slower, and half the memory.
     #[arg(long)]
     no_pack: bool,
-    /// Show where the time goes, kernel by kernel; on a GPU.
+    /// Show where the time goes, kernel by kernel, and how many bytes of weights are read.
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
@@ -119,12 +120,12 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let samples = test.run(report.model(), args.reps.get())?;
         report.add(test, &samples)?;
     }
-    // The profile needs the model's place on the device.
+    // The profile needs the model's place in memory.
     let mut results = report.close();
-    if let (Some(plan), Some(gpu)) = (plan, gpu) {
-        match profile::obstacle(&gpu) {
+    if let Some(plan) = plan {
+        match gpu.as_ref().and_then(profile::obstacle) {
             Some(obstacle) => results.without_profile(&obstacle)?,
-            None => results.add_profile(&plan.run(&gpu, again(args, &Pool::new(threads))?, &options)?)?,
+            None => results.add_profile(&plan.run(gpu.as_ref(), again(args, &Pool::new(threads))?, &options)?)?,
         }
     }
     Ok(results.finish()?)
@@ -135,8 +136,10 @@ fn profile_plan(args: &Args, options: &LoadOptions) -> Result<Option<Plan>, Stri
     if !args.profile {
         return Ok(None);
     }
-    if !matches!(options.device, Device::Gpu(_)) {
-        return Err("--profile: it is the kernels of a GPU that are timed, expected --device gpu too".into());
+    if !matches!(options.device, Device::Gpu(_) | Device::Cpu) {
+        return Err(
+            "--profile: it is one device whose steps are timed, expected --device gpu or --device cpu too".into()
+        );
     }
     if args.output == Format::Csv {
         return Err("--profile: CSV has no place for it, expected --output md or json".into());

@@ -4,4 +4,5 @@ pub mod batch;
 pub mod cpu;
 pub mod gpu;
 pub mod needs;
+pub mod profile;
 mod weights;

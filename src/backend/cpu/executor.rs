@@ -4,6 +4,8 @@
 //! they are multiplied as one job. Attention goes over pages. Slots keep their memory from batch to batch; a step's job
 //! holds on to those that it reads, and owns, while it lasts, those that it writes.
 
+mod profile;
+
 use super::activations::Activations;
 use super::attention::Attention;
 use super::experts::{Sorted, multiply_experts};
@@ -18,12 +20,14 @@ use super::simd::{Level, on};
 use super::texts::TextAttention;
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
+use crate::backend::profile::Profile;
 use crate::backend::weights::Weights;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::Gguf;
 use crate::program::{Activation, Op, Product, Program, Routing, RowOf, Segment, SlotId, WeightId};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Numbers that a worker takes at once where each is computed by itself.
 const CHUNK_NUMBERS: usize = 4096;
@@ -189,16 +193,29 @@ impl Executor {
         })
     }
 
-    /// Runs one of the segments, for a batch that the sequence has pages for. `given` and the result are rows of the
-    /// segment's slots of these names. `begins` says that the batch, or its positions, are not those of the segment that
-    /// ran before.
+    /// Runs one of the segments, for a batch that the sequence has pages for. `given` is whether the batch, or its
+    /// positions, are not those of the segment that ran before, and rows of the slots that are given to the segment; the
+    /// result are rows of those that are wanted.
     pub fn run_segment(
         &self,
         index: usize,
         batch: Batch,
         positions: Positions,
         memory: &mut PageMemory,
+        given: (bool, &[Arc<Vec<f32>>]),
+    ) -> Result<Vec<Arc<Vec<f32>>>> {
+        self.run_steps(index, batch, positions, memory, given, None)
+    }
+
+    /// The same, and adds what each step was and took to a profile, if there is one.
+    fn run_steps(
+        &self,
+        index: usize,
+        batch: Batch,
+        positions: Positions,
+        memory: &mut PageMemory,
         (begins, given): (bool, &[Arc<Vec<f32>>]),
+        mut profile: Option<&mut Profile>,
     ) -> Result<Vec<Arc<Vec<f32>>>> {
         let (program, segment) = (self.program(), &self.segments[index]);
         let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,7 +235,11 @@ impl Executor {
             if activation.is_some() {
                 steps.next();
             }
+            let start = profile.is_some().then(Instant::now);
             self.step((op, activation), matrices, &mut run, scratch)?;
+            if let (Some(profile), Some(start)) = (&mut profile, start) {
+                profile.add(self.timing((op, matrices), batch, scratch, start.elapsed())?);
+            }
         }
         Ok(segment.wanted.iter().map(|slot| scratch.slots[slot.0].clone()).collect())
     }

@@ -119,7 +119,9 @@ impl Drafting<'_> {
         };
         let is_output = outputs == 1;
         let shape = ProductShape { kind: matrix.layout.kind(), rows: rows * choices, columns, of_outputs: is_output };
-        let matrix_bytes = (part.quants.size() + part.scales.size()) / u64::from(params.matrices.max(1));
+        // What a part holds of all experts, it also holds of those that are chosen, on the average.
+        let part_bytes = u64::from(part.rows) * matrix.row_bytes();
+        let all = (mixture.matrices as u64).max(1);
         let mut fewer = 0;
         // As for other products: a long batch mostly has one output.
         for most in [FEW_TOKENS].into_iter().filter(|&few| is_output && few < self.tokens).chain([self.tokens]) {
@@ -141,7 +143,7 @@ impl Drafting<'_> {
                 let is_own = (fewer + 1..=most).contains(&count);
                 if is_own { kernel.groups_of_experts(rows, count, &mixture) } else { [0; 3] }
             };
-            let weight_bytes = matrix_bytes * u64::from(params.matrices.min(most * choices));
+            let weight_bytes = part_bytes * all.min(u64::from(most * choices)) / all;
             list.push(Draft { weight_bytes, product: Some(shape), ..Draft::new(variant, params, &buffers, groups) });
             fewer = most;
         }

@@ -115,7 +115,7 @@ impl Drafting<'_> {
         let is_output = outputs == 1;
         let (kind, rows, columns) = (matrix.layout.kind(), part.rows, matrix.columns as u32);
         let shape = Some(ProductShape { kind, rows, columns, of_outputs: is_output });
-        let weight_bytes = part.quants.size() + part.scales.size();
+        let weight_bytes = u64::from(rows) * matrix.row_bytes();
         // A long batch mostly has one output, which needs no tiles: so there is a kernel for each number of them.
         let few = [1, FEW_TOKENS].into_iter().filter(|&few| is_output && few < self.tokens);
         let mut fewer = 0;

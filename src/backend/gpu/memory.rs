@@ -129,6 +129,11 @@ impl Matrix {
         self.columns.div_ceil(32) as u32
     }
 
+    /// Bytes of a row, as it lies in buffers.
+    pub fn row_bytes(&self) -> u64 {
+        (self.layout.quants_row_bytes(self.columns) + self.layout.scales_row_bytes(self.columns)) as u64
+    }
+
     /// Rows of all parts.
     pub fn rows(&self) -> u32 {
         self.parts.iter().map(|part| part.rows).sum()

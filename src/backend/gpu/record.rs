@@ -210,7 +210,7 @@ impl Recording {
         const OTHER_WORK: f64 = 1e6;
         self.dispatches.iter().map(move |dispatch| match dispatch.product {
             _ if (dispatch.groups)(size).contains(&0) => 0.0,
-            Some(product) => product.flops(size) as f64,
+            Some(product) => product.flops(size.tokens, size.outputs) as f64,
             None => OTHER_WORK * f64::from(size.tokens),
         })
     }
@@ -224,7 +224,7 @@ impl Recording {
                 dispatches: 1,
                 seconds: 0.0,
                 weight_bytes: dispatch.weight_bytes,
-                flops: dispatch.product.map_or(0, |product| product.flops(size)),
+                flops: dispatch.product.map_or(0, |product| product.flops(size.tokens, size.outputs)),
             };
             (!(dispatch.groups)(size).contains(&0)).then_some(timing)
         })
