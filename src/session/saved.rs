@@ -6,10 +6,11 @@
 //! again when the session is used next. So a file can be read wherever its model runs.
 
 use super::{Model, Session, State};
+use crate::Result;
 use crate::cache::Held;
 use crate::error::Error;
+use crate::options::CacheFormat;
 use crate::scheduler::{Engine, Holding};
-use crate::{CacheFormat, Result};
 use std::io::{Read, Write};
 use std::sync::Arc;
 
