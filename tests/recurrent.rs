@@ -93,7 +93,7 @@ fn forks_go_their_own_ways() {
         trunk.generate_tokens(&prompt(), greedy(4)).unwrap().text().unwrap();
         let mut branch = trunk.fork().unwrap();
         branch.generate_tokens(&[7, 8, 9], greedy(5)).unwrap().text().unwrap();
-        let tokens = [&trunk.tokens()[..], &[7, 8, 9]].concat();
+        let tokens = [trunk.tokens(), &[7, 8, 9]].concat();
         assert_eq!(branch.tokens()[tokens.len()..], following(&model, &tokens, greedy(5)), "{family} on {place}");
         trunk.generate_tokens(&[], greedy(8)).unwrap().text().unwrap();
         assert_eq!(trunk.tokens()[PROMPT..], expected, "{family} on {place}");
