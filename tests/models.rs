@@ -561,6 +561,41 @@ fn required_keys_are_called_for() {
 }
 
 #[test]
+fn recurrent_layers_that_cannot_be_are_named() {
+    for family in ["mamba2", "qwen35"] {
+        let fails = |key: &str, value: u32, words: &[&str]| {
+            let words: Vec<String> = [&[&*format!("{family}.{key}"), &value.to_string()], words]
+                .concat()
+                .iter()
+                .map(|word| word.to_string())
+                .collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_fails(Tiny::new(family).set(key, value), &words);
+        };
+        fails("ssm.conv_kernel", 65, &["1 to 64"]);
+        fails("ssm.inner_size", 0, &["1 to"]);
+        fails("ssm.state_size", 1025, &["1 to 1024"]);
+        fails("ssm.time_step_rank", 3, &["a divisor of the"]);
+        fails("ssm.group_count", 3, &["a divisor of the"]);
+        for key in ["ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count"] {
+            assert_fails(Tiny::new(family).unset(&[key]), &[&format!("{family}.{key}"), "nothing"]);
+        }
+    }
+    let qwen = || Tiny::new("qwen35");
+    assert_fails(qwen().set("full_attention_interval", 0), &["qwen35.full_attention_interval", "positive"]);
+    assert_fails(
+        qwen().set("attention.recurrent_layers", vec![true; 3]),
+        &["recurrent_layers", "array of 3", "5 layers"],
+    );
+    // The fourth layer attends.
+    assert_fails(qwen().set("attention.head_count_kv", vec![0u32; 5]), &["head_count_kv", "0 in layer 3", "divisor"]);
+    assert_fails(qwen().unset(&["attention.head_count"]), &["qwen35.attention.head_count", "0 in layer 0"]);
+    assert!(load(&Tiny::new("mamba2").unset(&["attention.head_count", "attention.head_count_kv"])).is_ok());
+    let wide = Tiny::new("mamba2").set("ssm.time_step_rank", 1).set("ssm.group_count", 1).set("ssm.inner_size", 2048);
+    assert_fails(wide, &["mamba2.ssm.inner_size", "2048", "at most 1024"]);
+}
+
+#[test]
 fn numbers_that_cannot_be_are_named() {
     let llama = || Tiny::new("llama");
     for (key, value, word) in [

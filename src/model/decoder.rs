@@ -321,6 +321,7 @@ impl Writer<'_, '_> {
             return self.leave_attention(layer, sums, stream, last);
         }
         let (heads, kv_heads) = (hyper.heads[layer], hyper.kv_heads[layer]);
+        hyper.check_heads(layer, heads, kv_heads)?;
         let windowed = flags.window.as_ref().filter(|window| window.on.get(layer) == Some(&true));
         let own_head = windowed.and_then(|window| window.head);
         let (key_size, value_size) = own_head.map_or((hyper.key_size, hyper.value_size), |(size, _)| (size, size));

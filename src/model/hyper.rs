@@ -90,15 +90,20 @@ impl<'m> Hyper<'m> {
         hyper.width = hyper.required("embedding_length")?;
         hyper.context = hyper.required("context_length")?;
         hyper.vocabulary = hyper.read_vocabulary()?;
-        hyper.heads = hyper.per_layer("attention.head_count", None)?;
+        // Models may be without attention, or feed-forward, if their layers keep something else.
+        let nothing = vec![0; hyper.layers];
+        let default = hyper.has_states().then_some(&nothing[..]);
+        hyper.heads = hyper.per_layer("attention.head_count", default)?;
         hyper.kv_heads = hyper.per_layer("attention.head_count_kv", Some(&hyper.heads))?;
-        hyper.feed_forward = hyper.per_layer("feed_forward_length", None)?;
+        hyper.feed_forward = hyper.per_layer("feed_forward_length", default)?;
+        let is_attentive = hyper.heads.iter().any(|&heads| heads > 0);
         let shared = hyper.width / hyper.heads.iter().copied().max().unwrap_or(1).max(1);
         hyper.key_size = hyper.optional("attention.key_length")?.unwrap_or(shared);
         hyper.value_size = hyper.optional("attention.value_length")?.unwrap_or(shared);
         hyper.epsilon = hyper.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
         hyper.layer_epsilon = hyper.number("attention.layer_norm_epsilon")?.unwrap_or(1e-5);
-        hyper.rope_dimensions = hyper.optional("rope.dimension_count")?.unwrap_or(hyper.key_size);
+        let rotated = hyper.optional("rope.dimension_count")?.unwrap_or(hyper.key_size);
+        hyper.rope_dimensions = if is_attentive { rotated } else { 0 };
         hyper.rope_base = hyper.number("rope.freq_base")?.unwrap_or(10_000.0);
         // HunYuan's way to a longer context: a higher base.
         if let (Some(alpha), 3..) = (hyper.positive("rope.scaling.alpha")?, hyper.key_size) {
@@ -235,19 +240,25 @@ impl<'m> Hyper<'m> {
         self.optional("vocab_size")?.ok_or_else(missing)
     }
 
+    /// Refuses heads that attention cannot be computed with.
+    pub fn check_heads(&self, layer: usize, heads: usize, kv_heads: usize) -> Result<()> {
+        let wrong = |name: &str, found: String, expected: String| Err(Error::metadata(self.key(name), found, expected));
+        if heads == 0 {
+            return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
+        }
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            let found = format!("{kv_heads} in layer {layer}");
+            return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
+        }
+        Ok(())
+    }
+
     /// What the arithmetic of every family rests on.
     fn check(&self) -> Result<()> {
         let wrong = |name: &str, found: String, expected: String| Err(Error::metadata(self.key(name), found, expected));
         for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
-            if kv_heads == 0 && self.has_states() {
-                continue;
-            }
-            if heads == 0 {
-                return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
-            }
-            if kv_heads == 0 || heads % kv_heads != 0 {
-                let found = format!("{kv_heads} in layer {layer}");
-                return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
+            if kv_heads > 0 || !self.has_states() {
+                self.check_heads(layer, heads, kv_heads)?;
             }
         }
         if self.heads.iter().all(|&heads| heads == 0) {
