@@ -14,7 +14,7 @@
 //!
 //! The crate is being built from the bottom up. What works today: [`gguf`] opens, checks and writes model files,
 //! [`tokenizer`] turns text into token ids and back from nothing but a file's metadata, [`quant`] decodes every weight
-//! format, [`model`] writes the programs of dense families and encoders, [`backend::cpu`] runs them on a paged [`cache`],
+//! format, [`model`] writes the programs of all families, [`backend::cpu`] runs them on a paged [`cache`],
 //! as does [`backend::gpu`], [`scheduler`] spreads them over both, [`sampler`] chooses tokens, [`session`] puts it all together,
 //! and [`mod@embed`] makes vectors of texts.
 //!
