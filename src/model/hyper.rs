@@ -246,7 +246,7 @@ impl<'m> Hyper<'m> {
         if heads == 0 {
             return wrong("attention.head_count", format!("0 in layer {layer}"), "a positive number".into());
         }
-        if kv_heads == 0 || heads % kv_heads != 0 {
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let found = format!("{kv_heads} in layer {layer}");
             return wrong("attention.head_count_kv", found, format!("a divisor of its {heads} heads"));
         }
