@@ -96,6 +96,14 @@ pub enum Error {
         /// What may be handed over.
         expected: String,
     },
+    /// A chat template that cannot be used, or refuses a conversation.
+    #[error("chat template{}: {reason}", line.map_or(String::new(), |line| format!(", line {line}")))]
+    Template {
+        /// Where in the template.
+        line: Option<usize>,
+        /// What is wrong, in its own words if it says so itself.
+        reason: String,
+    },
     /// A GPU, a shader or a buffer that is not as it has to be.
     #[error("GPU {subject}: found {found}, expected {expected}")]
     Gpu {

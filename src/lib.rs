@@ -23,7 +23,7 @@
 //! Imports go only rightwards; `tests/layering.rs` holds every file to it:
 //!
 //! ```text
-//! lib → chat, embed → session → scheduler, sampler, grammar, tokenizer → model, backend → cache
+//! lib → chat, embed → session → scheduler, sampler, grammar, template, tokenizer → model, backend → cache
 //!     → program → quant → gguf → options → error
 //! ```
 //!
@@ -55,6 +55,8 @@ pub mod quant;
 pub mod sampler;
 pub mod scheduler;
 pub mod session;
+#[cfg(feature = "chat")]
+pub mod template;
 pub mod tokenizer;
 
 pub use embed::{EmbedOptions, Embedder};

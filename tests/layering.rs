@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["lib"],
     &["chat", "embed"],
     &["session"],
-    &["scheduler", "sampler", "grammar", "tokenizer"],
+    &["scheduler", "sampler", "grammar", "template", "tokenizer"],
     &["model", "backend"],
     &["cache"],
     &["program"],
