@@ -61,7 +61,7 @@ def losses(model, batch):
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is made orthogonal, for the matrices of the layers: about twice as fast as AdamW here."""
 
-    def __init__(self, matrices, lr, momentum=0.95, decay=0.02):
+    def __init__(self, matrices, lr, momentum=0.95, decay=0.05):
         super().__init__(matrices, dict(lr=lr, momentum=momentum, decay=decay))
 
     @torch.no_grad()
@@ -105,13 +105,42 @@ def vocabulary(run, seed, size):
     return Tokenizer.load(path)
 
 
+class Threads:
+    """How many threads to use: all, or one fewer for each core that others keep busy (Linux; elsewhere always all).
+
+    Threads wait for each other many times in a step, so two of them on one core and a half are slower than one alone.
+    This process runs at a positive niceness, whose time the system counts apart from that of others.
+    """
+
+    def __init__(self, count):
+        self.count, self.seen, self.looked = count, self.busy(), time.time()
+        torch.set_num_threads(count)
+
+    def busy(self):
+        try:
+            with open("/proc/stat") as file:
+                fields = file.readline().split()
+            return (int(fields[1]) + int(fields[3])) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            return 0.0
+
+    def adapt(self):
+        now = time.time()
+        if now - self.looked < 4:
+            return
+        busy = self.busy()
+        others = (busy - self.seen) / (now - self.looked)
+        self.seen, self.looked = busy, now
+        torch.set_num_threads(max(1, self.count - round(others + 0.25)))
+
+
 class Run:
     """A training run in a folder: its checkpoints, its log, and where it is."""
 
     def __init__(self, options):
         self.options = options
         torch.manual_seed(options.seed)
-        torch.set_num_threads(options.threads)
+        self.threads = Threads(options.threads)
         os.makedirs(options.run, exist_ok=True)
         self.tokenizer = vocabulary(options.run, options.seed, Config.vocab)
         self.model = Model(Config())
@@ -170,10 +199,12 @@ class Run:
 
     def train(self):
         place, saved_at, shown = self.place, time.time(), []
+        mark = place["tokens"], time.time()
         log = open(self.path("loss.csv"), "a", newline="")
         for batch in self.batch_stream():
             if self.finished():
                 break
+            self.threads.adapt()
             began, factor = time.time(), self.set_rate()
             loss, own = losses(self.model, batch)
             loss.backward()
@@ -187,10 +218,12 @@ class Run:
             shown.append((loss.item(), own.item()))
             if place["step"] % 20 == 0:
                 means = [sum(column) / len(shown) for column in zip(*shown)]
-                speed = batch[0].numel() / (time.time() - began)
+                speed = (place["tokens"] - mark[0]) / (time.time() - mark[1])
+                mark = place["tokens"], time.time()
                 csv.writer(log).writerow([place["step"], place["tokens"], round(place["seconds"]), *(f"{m:.4f}" for m in means), f"{factor:.3f}"])
                 log.flush()
-                print(f"step {place['step']}  tokens {place['tokens']:,}  loss {means[0]:.4f}  assistant {means[1]:.4f}  {speed:.0f} tok/s", flush=True)
+                print(f"step {place['step']}  tokens {place['tokens']:,}  loss {means[0]:.4f}  assistant {means[1]:.4f}  "
+                      f"{speed:.0f} tok/s on {torch.get_num_threads()}", flush=True)
                 shown = []
             if time.time() - saved_at > 120:
                 self.save()
