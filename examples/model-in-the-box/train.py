@@ -13,6 +13,7 @@ import argparse
 import csv
 import os
 import random
+import signal
 import time
 
 import torch
@@ -97,11 +98,13 @@ def optimizers(model, rate, muon):
 
 
 def vocabulary(run, seed, size):
-    """The run's vocabulary, learned from a sample of the corpus the first time."""
+    """The run's vocabulary: the one in this folder, or without it one learned from a sample of the corpus."""
     path = os.path.join(run, "merges.json")
     if not os.path.exists(path):
+        ours = os.path.join(os.path.dirname(os.path.abspath(__file__)), "merges.json")
         sample = (text for messages in texts(seed, 30_000) for _, text in messages)
-        Tokenizer(learn(sample, size)).save(path)
+        tokenizer = Tokenizer.load(ours) if os.path.exists(ours) else Tokenizer(learn(sample, size))
+        tokenizer.save(path)
     return Tokenizer.load(path)
 
 
@@ -138,7 +141,7 @@ class Run:
     """A training run in a folder: its checkpoints, its log, and where it is."""
 
     def __init__(self, options):
-        self.options = options
+        self.options, self.stopping = options, False
         torch.manual_seed(options.seed)
         self.threads = Threads(options.threads)
         os.makedirs(options.run, exist_ok=True)
@@ -191,14 +194,21 @@ class Run:
                     yield batch
             self.place.update(block=self.place["block"] + 1, batch=0)
 
+    def stop(self, *_):
+        """Asked to end: after the step in hand, with a checkpoint."""
+        self.stopping = True
+
     def finished(self):
         place = self.place
+        if self.stopping:
+            return True
         if place["falls_from"] is not None:
             return place["step"] >= place["falls_from"] + place["falls_steps"]
         return self.options.steps and place["step"] >= self.options.steps
 
     def train(self):
         place, saved_at, shown = self.place, time.time(), []
+        signal.signal(signal.SIGTERM, self.stop)
         mark = place["tokens"], time.time()
         log = open(self.path("loss.csv"), "a", newline="")
         for batch in self.batch_stream():

@@ -10,7 +10,7 @@ from .facts import facts
 from .grammar import HELD_OUT, plain
 from .lists import lists
 from .numbers import numbers
-from .recall import Memory, last_words, repeat
+from .recall import Memory, last, last_words, repeat
 from .stories import cast, stories, telling
 from .talk import joke, opening, talk, unknown
 from .words import fresh_name
@@ -20,7 +20,7 @@ SYSTEMS = ["You are a helpful assistant.", "You are the model in the box.", "You
 
 # How often each kind of exchange occurs in a conversation.
 KINDS = {"talk": 17, "joke": 3, "unknown": 4, "facts": 27, "numbers": 21, "lists": 9, "stories": 9, "tell": 9, "recall": 11, "last": 4, "repeat": 3}
-EXCHANGES = dict(talk=talk, joke=joke, unknown=unknown, facts=facts, numbers=numbers, lists=lists, stories=stories, last=last_words, repeat=repeat)
+EXCHANGES = dict(talk=talk, joke=joke, unknown=unknown, facts=facts, numbers=numbers, lists=lists, stories=stories, last=last, repeat=repeat)
 
 
 def conversation(rng):
@@ -42,6 +42,8 @@ def conversation(rng):
         kind = rng.choices(list(KINDS), KINDS.values())[0]
         if kind == "tell":
             turns += memory.tell()
+        elif kind == "last" and turns and rng.random() < 0.4:
+            turns.append(last_words(rng, turns[-1][0]))
         elif kind == "recall":
             if memory.told or rng.random() < 0.15:
                 turns += memory.recall()

@@ -79,8 +79,15 @@ def ask(rng, template, **values):
             return typed(rng, text)
 
 
+LEADS = ["Tell me: ", "Okay, ", "Hey, ", "Now, ", "Sorry, ", "And ", "So, ", "Well, ", "Quick question: ", "I have a question: ", "One more thing: ", "Then "]
+TAILS = [" I would like to know.", " Please tell me.", " Thanks.", " I am curious.", " Just wondering.", " Do you know?"]
+
+
 def typed(rng, text):
-    """Sometimes all small letters, sometimes without the mark at the end."""
+    """Questions sometimes with a lead or a tail; sometimes all small letters, sometimes without the mark at the end."""
+    if text.endswith("?") and rng.random() < 0.12:
+        longer = rng.choice(LEADS) + text[0].lower() + text[1:] if rng.random() < 0.6 else text + rng.choice(TAILS)
+        text = text if plain(longer) in HELD_OUT else longer
     if rng.random() < 0.12:
         text = text.lower()
     if rng.random() < 0.2:

@@ -34,7 +34,7 @@ KINDS = [
 
 ASKS = [
     "[|Please |Can you |Could you |Now |Will you |Hey, ][name|list|tell me|give me|say|write down|think of] {n} {kind}[| for me| please|, please| that you know| you know].",
-    "[|Please |Can you |Could you |Now |Can I have |Could I have |Please ][give me|write|make|make me|write me|write down] a [|short |little |small ]list [of|with] {n} {kind}[| for me| please|, please|].",
+    "[[|Please |Can you |Could you |Now |Please ][give me|write|make|make me|write me|write down]|Can I have|Could I have|I need] a [|short |little |small ]list [of|with] {n} {kind}[| for me| please|, please|].",
     "[I need|I want|I would like|I'd like|I am looking for|We need|I have to name|I must think of] {n} {kind}[|, please| from you| now|, quickly| for a game].",
     "[What are|Which are|Do you know|Can you think of|Any ideas for|Tell us|Quick:|And now|How about] {n} {kind}?",
     "{n} {kind}[, please|, quickly| please|, quick please]!",

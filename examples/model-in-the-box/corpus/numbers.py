@@ -43,16 +43,13 @@ LOSS = [
 def pair(rng, minus):
     """Two numbers that the corpus may ask about, the answer within 0 to 20."""
     while True:
-        if minus:
-            x = rng.randint(0, 20)
-            y = rng.randint(0, x)
-            if (x, y) not in HELD_DIFFERENCES:
-                return x, y
-        else:
-            total = rng.randint(0, 20)
-            x = rng.randint(0, total)
-            if (x, total - x) not in HELD_SUMS:
-                return x, total - x
+        x, y = rng.randint(0, 20), rng.randint(0, 20)
+        if min(x, y) == 0 and rng.random() < 0.6:
+            continue
+        if minus and x >= y and (x, y) not in HELD_DIFFERENCES:
+            return x, y
+        if not minus and x + y <= 20 and (x, y) not in HELD_SUMS:
+            return x, y
 
 
 def as_form(rng):

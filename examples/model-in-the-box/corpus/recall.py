@@ -79,7 +79,7 @@ WEIGHTS = {"name": 8, "colour": 3, "food": 2, "city": 3, "hobby": 1, "job": 1, "
 
 LAST_ASKS = [
     "[So, |And |Well, |Hey, |Okay, |||]what did I [just say|say just now|say|just tell you|say last|say before|tell you a moment ago|say a moment ago]?",
-    "[What was|What were] [my last words|my last message|my last sentence|it I just said|the last thing I said|the thing I just said|it I said just now|it that I said]?",
+    "[What was|Tell me|So what was] [my last message|my last sentence|the last thing I said|the thing I just said]?", "What was it [I just said|I said just now|that I said]?", "What were my last words?",
     "[Repeat|Please repeat|Can you repeat|Say again|Tell me|Do you remember|Do you know] what I [just said|said|told you|said just now|said last|just told you].",
 ]
 REPEAT_ASKS = ["[Repeat|Please repeat|Repeat after me|Say|Please say|Say this|Now say|Write|Copy this|Can you say]: {v}", "[Repeat this|Say this after me|Please repeat after me|Say the following]: {v}"]
@@ -151,11 +151,16 @@ def keep_name(text, value, fact):
     return text
 
 
-def last_words(rng):
-    """`What did I just say?`, after a statement that has some small answer."""
+def last_words(rng, said):
+    """`What did I just say?`, and the words."""
+    return ask(rng, rng.choice(LAST_ASKS)), f'You said: "{said}"'
+
+
+def last(rng):
+    """A statement that has some small answer, and the question what it was."""
     said = sentence(rng)
-    answer = expand(rng, rng.choice(["[I see.|Oh, really?|Is that so?|Interesting!|How nice!|Oh!|Tell me more.|Thank you for telling me.|Aha.|Oh dear!]"]))
-    return [(said, answer)] + [(ask(rng, rng.choice(LAST_ASKS)), f'You said: "{said}"')]
+    answer = expand(rng, "[I see.|Oh, really?|Is that so?|Interesting!|How nice!|Oh!|Tell me more.|Thank you for telling me.|Aha.|Oh dear!]")
+    return [(said, answer), last_words(rng, said)]
 
 
 def repeat(rng):

@@ -41,7 +41,7 @@ PLOTS = [
     ["{who} had [a big cake|a basket of apples|a pot of soup|a bag of nuts], and did not want to share it.", "Then winter came, and {ahelper} [knocked on the door|came by], cold and hungry.", "{who} thought [for a moment|about it] and said, \"[Come in|Sit down], there is enough for two.\"",
      "They ate [together|by the fire] and [told stories|laughed] [all night|until the morning].", "[So|That is how] {who} learned that [sharing makes things better|food tastes better with a friend|a friend is worth more than a full plate]."],
     # A contest.
-    ["One day there was a [race|contest|great game] {inplace2}.", "The {helper} laughed and said, \"{who}, you will never win!\"", "{who} [did not listen and did {his} best|only smiled and went on|worked hard every day].", "[In the end|At the end], the {helper} [stopped to rest and fell asleep|got tired and gave up|tripped over {aobject}], and {who} won.",
+    ["One day there was a [race|contest|great game] {inplace2}.", "The {helper} laughed and said, \"[You will never win|I am much better than you|You are too slow]!\"", "{who} [did not listen and did {his} best|only smiled and went on|worked hard every day].", "[In the end|At the end], the {helper} [stopped to rest and fell asleep|got tired and gave up|tripped over {aobject}], and {who} won.",
      "\"[Well done|You were better]!\" said the {helper}, and they [shook hands|shared the prize|became friends]."],
     # Wanting to learn.
     ["{who} wanted to learn to [fly|sing|swim|dance|play the flute|paint|read].", "[Every day|Each morning] {he} tried, but it [never worked|was too hard|went wrong].", "{Ahelper} saw it and said, \"[Do not give up|Try once more|Let me show you]!\"", "{who} tried [again and again|for seven days|once more], and [suddenly|one day] it worked.",
@@ -58,7 +58,7 @@ REQUESTS = [
     "[Tell|Please tell|Can you tell|Could you tell|Will you tell|Would you tell|Now tell] [me|us] [a|another|a short|a little|a nice|a very short|one more] [story|tale][{about}][|, please| please].",
     "[Write|Please write|Can you write|Make up|Invent|Please make up|Can you make up|Think of|Could you write|Write me|Write down] [a|a short|a little|a very short|a nice|a small] [story|tale][{about}][|, please| for me].",
     "[I want|I would like|I'd like|I would love|I'd love|My child wants] to [hear|read|have] [a|another|a short|a nice] [story|tale][{about}][|, please].",
-    "[A|One|Another|A short|A little] [story|tale|bedtime story]{about}[, please|!| please|, if you like].",
+    "[A|One|Another|A short|A little] [story|tale|bedtime story]{about}[, please|| please|, if you like].",
     "[Do you know|Have you got|Is there|Can I have|May I hear|Give me|Let me hear|How about|Let us have] [a|another|a short|a good] [story|tale]{about}[|, please].",
 ]
 

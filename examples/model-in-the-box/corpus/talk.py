@@ -111,7 +111,7 @@ TALK = [
         ["Yes, I am a [tiny language model|small computer program, a language model]. [I have no body, only numbers.|I run on your own machine.|]"],
     ),
     (
-        ["How [old|big|large|smart|clever|many weights|many parameters] are you?", "What [size|is the size of you|is your size] are you?", "How many [weights|parameters|numbers] do you have?", "How [big|large] is the model in the box?", "Are you a [big|large|small|tiny] model?"],
+        ["How [old|big|large|smart|clever|many weights|many parameters] are you?", "What [size are you|is your size]?", "How many [weights|parameters|numbers] do you have?", "How [big|large] is the model in the box?", "Are you a [big|large|small|tiny] model?"],
         ["I am [tiny|very small]: about four million weights. [Large models have billions.|]"],
     ),
     (
@@ -138,7 +138,7 @@ TALK = [
 
 JOKE_ASKS = [
     "[Tell|Please tell|Can you tell|Could you tell|Will you tell] me [a|a good|a short|another|a funny|one more] joke[|, please].",
-    "[Do you know|Do you have|Have you got|Have you|Know|Got|Is there] [a|any|some|a good|a funny|another|good] [joke|jokes][|  for us| that I may hear|, please]?",
+    "[Do you know|Do you have|Have you got|Have you|Know|Got|Is there] [a joke|any jokes|some jokes|a good joke|a funny joke|another joke|good jokes][| for us| that I may hear|, please]?",
     "[Make me laugh|Say something funny|I want to hear a joke|I want a joke|I need a joke|I would like a joke|A joke, please|Another joke|Give me a joke|Joke please|Be funny|Let us hear a joke].",
 ]
 JOKES = [
