@@ -113,7 +113,7 @@ def numbers(rng):
     if roll < 0.84:
         exchange = calculation(rng)
         # Often several in a row, so that answers come from the last question.
-        while rng.random() < 0.35:
+        while rng.random() < 0.5:
             exchange += calculation(rng)
         return exchange
     return compare(rng) if roll < 0.9 else count(rng)

@@ -164,5 +164,10 @@ def last(rng):
 
 
 def repeat(rng):
-    said = sentence(rng) if rng.random() < 0.6 else " ".join(rng.choice([fresh_name(rng), rng.choice(COLOURS), rng.choice(FRUITS)]) for _ in range(rng.randint(1, 4)))
+    """Words to say again: what teaches copying, on which names in stories and in recall depend."""
+    if rng.random() < 0.4:
+        said = sentence(rng)
+    else:
+        pools = (COLOURS, FRUITS, FOODS, HOBBIES, CITIES, PET_NAMES, JOBS)
+        said = " ".join(fresh_name(rng) if rng.random() < 0.4 else rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, 9)))
     return [(ask(rng, rng.choice(REPEAT_ASKS), v="\0").replace("\0", said), said)]
