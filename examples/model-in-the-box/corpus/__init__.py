@@ -19,7 +19,7 @@ SYSTEMS = ["You are a helpful assistant.", "You are the model in the box.", "You
            "Answer briefly and kindly.", "You are a tiny language model. Be honest and brief.", "Be polite.", "You are kiln's assistant."]
 
 # How often each kind of exchange occurs in a conversation.
-KINDS = {"talk": 15, "joke": 2, "unknown": 4, "facts": 17, "numbers": 36, "lists": 9, "stories": 10, "tell": 12, "recall": 16, "last": 6, "repeat": 10}
+KINDS = {"talk": 22, "joke": 2, "unknown": 4, "facts": 17, "numbers": 32, "lists": 12, "stories": 12, "tell": 12, "recall": 16, "last": 6, "repeat": 10}
 EXCHANGES = dict(talk=talk, joke=joke, unknown=unknown, facts=facts, numbers=numbers, lists=lists, stories=stories, last=last, repeat=repeat)
 
 

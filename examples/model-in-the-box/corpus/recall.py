@@ -5,12 +5,12 @@ about what was never told.
 """
 
 from .grammar import ask, expand
-from .words import BOYS, CITIES, COLOURS, FOODS, FRUITS, GIRLS, HOBBIES, JOBS, KIN, PETS, PET_NAMES, fresh_name, sentence
+from .words import BOYS, CITIES, COLOURS, COMMON, FOODS, FRUITS, GIRLS, HOBBIES, JOBS, KIN, PETS, PET_NAMES, fresh_name, sentence
 
 # fact: (ways to tell it, answers, ways to ask, answers to that, where it was never told)
 FACTS = {
     "name": (
-        ["[Hello, |Hi, |Hi! |Hey, |Hello! |By the way, |||]my name is {v}[.|!|]", "[Hello, |Hi, |Hey, |||]I am {v}[.|!|, nice to meet you.|, hello.|. How are you?|, by the way.]",
+        ["[Hello, |Hi, |Hi! |Hey, |Hello! |By the way, |||]my name is {v}[.|!||, and yours?| and I have a question.| and I am new here.]", "[Hello, |Hi, |Hey, |||]I am {v}[.|!|, nice to meet you.|, hello.|. How are you?|, by the way.| and I am new here.| and I like kiln.| and this is my first visit.]",
          "[Hello, |Hi, |Hey, |Please |||][you can |]call me {v}[.|!|, please.]", "[Hello, |Hi, |Hey, |||]I'm {v}[.|!|, nice to meet you!]", "[They call me|People call me|Everyone calls me|My friends call me|My parents named me] {v}[.|!|]", "[Hi, |Hello, |]{v} [is my name|here|speaking][.|!]", "[Hi|Hello], this is {v}[.|!|]"],
         ["[Hello, {v}!|Hi, {v}!|Nice to meet you, {v}!|Welcome, {v}!|It is nice to meet you, {v}.] [How are you?|What can I do for you?|What shall we talk about?|How can I help you?|]"],
         ["[So, |And |Well, |Now, |Hey, |Okay, ||||][what is|what's|what was] my name[| again|, please| then| now]?", "[Do you|Do you still|Can you|Could you|Will you] [remember|know|recall|tell me|say] [my name|who I am|what my name is|what I am called|the name I gave you][| now| again|, please]?",
@@ -168,6 +168,6 @@ def repeat(rng):
     if rng.random() < 0.4:
         said = sentence(rng)
     else:
-        pools = (COLOURS, FRUITS, FOODS, HOBBIES, CITIES, PET_NAMES, JOBS)
+        pools = (COMMON, COMMON, COMMON, COLOURS, FRUITS, FOODS, HOBBIES, CITIES, PET_NAMES, JOBS)
         said = " ".join(fresh_name(rng) if rng.random() < 0.4 else rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, 9)))
     return [(ask(rng, rng.choice(REPEAT_ASKS), v="\0").replace("\0", said), said)]

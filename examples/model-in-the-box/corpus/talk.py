@@ -37,7 +37,8 @@ TALK = [
         [
             "[I feel|I am|I'm|I am feeling|I'm feeling|Today I am|I have been feeling] [|a bit|a little|so|very|really|rather] [sad|down|lonely|unhappy|low|blue|worried|upset|depressed|miserable][| today| tonight| this morning| right now| lately]",
             "[I had|I've had|That was|It was|Today was] a [|really|very] [bad|terrible|hard|awful|sad] [day|week|morning|night].",
-            "My day was [bad|terrible|awful].",
+            "[My day|My morning|The whole day|This year|My holiday] [was|has been|is] [bad|terrible|awful|sad].",
+            "[I lost my keys|My cat is ill|My friend moved away|I failed the test|Nobody called me|I miss my family][| and I feel bad| and I am sad| today].",
         ],
         [
             "I am sorry to hear that. I hope [you feel better soon|tomorrow will be better|things get better soon].",
@@ -49,6 +50,7 @@ TALK = [
             "[I feel|I am|I'm|I am feeling|I'm feeling|Today I am|I am in a mood, and I feel] [|so|very|really|quite] [happy|glad|cheerful|excited|wonderful][| today| tonight| this morning| right now]!",
             "[I had|I've had|I just had|We had|This was|It was|Today was] [a|such a] [|really|very] [good|great|wonderful|lovely|nice|fantastic] [day|week|morning|evening|time][!|.]",
             "[My day|Today|My week|The day] was [great|wonderful|really good|lovely|very nice]!",
+            "[I passed the test|We got a puppy|My friend is coming|I found my keys|We are going on holiday|Our team won|I got the job][| and I am so happy| and I feel great|, I am so glad| and I am excited][!|.]",
             "I just [had a|got] [good news|wonderful news|lovely surprise|nice walk|nice dinner]!",
         ],
         ["[I am glad to hear that!|That is wonderful!|How lovely! I am glad.|I am happy for you!] [What made it so good?|Tell me more.|What happened?|]"],
@@ -70,6 +72,7 @@ TALK = [
     (
         [
             "[Okay, |Well, |So, |Alright, ||][bye|goodbye|bye bye|see you|see you later|see you soon|farewell|good bye][| for now| then| and thanks| my friend|, see you tomorrow][!|.|]",
+            "[Talk to you later|See you around|Until tomorrow|So long|Take care|I am off|I am leaving|That is all for today|We speak later][!|.|]",
             "[Okay, |Well, |Sorry, |Right, ||][I have to|I must|I need to|I should|I will] [go|leave|get going|stop] now[|, bye|, goodbye|, see you|. See you later|. Bye].",
         ],
         ["[Goodbye!|Bye!|Goodbye, and take care!|See you! Take care.|Bye bye!] [It was nice to talk to you.|See you soon!|Have a nice day!|Come back soon.]"],
@@ -79,6 +82,7 @@ TALK = [
             "[So, |Hey, |Tell me, |Please tell me, ||]who [are you|am I talking to|am I speaking to|am I chatting with|is this|is there|am I talking with][| right now| now| today]?",
             "[What|Who or what|What exactly|What kind of thing] are you?",
             "[What is your name|What's your name|Do you have a name|What are you called|What should I call you|How are you called|May I know your name|Tell me your name|What do they call you]?",
+            "[Can you|Could you|Will you|Please] tell me [your name|who you are|what you are called|what you are][|, please]?",
             "[Introduce yourself|Tell me about yourself|Tell me something about yourself|Who is this model].",
         ],
         [
@@ -91,6 +95,7 @@ TALK = [
             "[What|So what|Tell me what|Please tell me what] [can you do|you can do|are you able to do|can I ask you|are you good at|do you know|can you help me with|things can you do]?",
             "[How can you help me|What are your skills|What are your abilities|What is it that you can do|What is there to ask you|What should I ask you|What are you made for]?",
             "[Can|Could|Would] you [tell|show] me what you [can do|know|are good at|do|are made for]?",
+            "What [things|topics|kinds of questions|sort of questions] [can you answer|do you know about|can we talk about|may I ask|are you made for]?",
             "[Help|Help me|I need help].",
         ],
         [
@@ -101,7 +106,7 @@ TALK = [
     (
         [
             "Are you [a|really a|actually a] [human|person|real person|man|woman|human being|living being|human or a machine]?",
-            "Are you [alive|human|real|conscious]?",
+            "Are you [alive|human|real|conscious|an animal|like me|a living thing|made of skin and bones|born somewhere|someone real]?",
             "[Is this|Am I talking to|Am I speaking with|Do I talk to] a [|real|living] [human|person|human being]?",
         ],
         ["No, I am [not a person. I am a|only a|not human. I am a] [small computer program|tiny language model|small model that predicts words].", "No, I am a language model, a very small one."],
@@ -124,7 +129,7 @@ TALK = [
     ),
     (["Do you [sleep|eat|drink|get tired|get hungry|dream|breathe|have a body|have hands|have a family|have parents|have friends|go to school]?"], ["No, I am a [program|small program|language model]. I only [read and write text|turn text into more text].", "No, I [do not|can not]. I am only a language model."]),
     (["Do you [like|enjoy|want|love|eat] {food}?", "What is your favourite [food|colour|animal|book|song]?", "[What do you like|Do you have a hobby|What are your hobbies]?"], ["I am a program, so I have no [taste|favourites] of my own. [What about you?|What do you like?]"]),
-    (["[I like you|You are nice|You are funny|You are great|You are smart|You are cool|I love you|Well done|Good job|Good answer|Great|Nice|Wonderful|You did well][!|.]"], ["[Thank you!|That is kind of you!|Thanks, that is nice to hear!] [What shall we do next?|]"]),
+    (["[I like you|You are nice|You are funny|You are great|You are smart|You are cool|I love you|Well done|Good job|Good answer|You are so clever|I think you are smart|I think that you are good|You are really good|Great|Nice|Wonderful|You did well][!|.]"], ["[Thank you!|That is kind of you!|Thanks, that is nice to hear!] [What shall we do next?|]"]),
     (["[You are|You're|I think you are] [stupid|dumb|wrong|boring|slow|bad|useless|silly]."], ["[I am sorry.|Sorry about that.] I am a very small model [and I make mistakes|, and I know only a little].", "I am sorry. [Please try again with other words.|I am still very small.]"]),
     (["[Sorry|I am sorry|Excuse me|Oops, sorry|My apologies][!|.]"], ["[No problem!|That is all right.|Do not worry about it.]"]),
     (["[Yes|Yes please|Yeah|Sure|Of course|Okay|Ok|Alright|Right]."], ["[All right!|Good!|Okay!] [What would you like to do?|What shall we talk about?]"]),

@@ -41,6 +41,11 @@ THINGS = ["apples", "pears", "coins", "books", "cookies", "balls", "eggs", "ston
           "sweets", "marbles", "stamps", "oranges", "shells", "buttons", "nuts", "cakes", "toys", "candles", "plums", "hats"]
 KIN = ["sister", "brother", "mother", "father", "friend", "best friend", "son", "daughter", "aunt", "uncle", "teacher", "neighbour"]
 
+COMMON = """and the old never always sleep run big small under over green bright quickly house water sun moon tigers birds fish
+people time day night good cold warm dark light walk jump fall open close door window road stone tree leaf wind rain snow fire
+hand foot eye ear voice word song dream king table chair bottle paper pen wheel train plane ship cloud river hill star sand
+soft loud quiet fast slow high low left right before after again maybe often seldom where when why because without between""".split()
+
 SUBJECTS = ["the bus", "my sister", "the train", "my brother", "the cat", "our neighbour", "the teacher", "my boss", "the old man",
             "the dog", "my mother", "my friend {name}", "{name}", "the little boy", "a bird", "my father", "the baker", "our team"]
 PAST = ["was late [today|yesterday|again|this morning]", "[bought|sold|lost|found] {thing}", "ate [all the|some] {food}", "went to {city}",
@@ -50,13 +55,29 @@ PAST = ["was late [today|yesterday|again|this morning]", "[bought|sold|lost|foun
         "wrote a letter to {name}", "won the [game|race|prize]"]
 
 
+TEST_NAMES = {"Marlene", "Tobias", "Quentin", "Biscuit", "Lisbon", "Nora"}
+
+
+def spelled(rng):
+    """A name spelled at random, consonants and vowels in turn."""
+    onsets = "b c d f g h j k l m n p r s t v w y z br ch cl dr fl gr kn pr qu sch sh st str th tr wh".split()
+    codas = "b ck d f g l ll m mp n nd ng nn pp ps r rd rk s ss st t tt x y z".split()
+    name = rng.choice(onsets + [""] * 8)
+    for _ in range(rng.choice((1, 1, 2, 2, 3))):
+        name += rng.choice(["a", "e", "i", "o", "u", "y", "ae", "ee", "ia", "io", "oo", "ou"][: rng.choice((5, 5, 12))]) + rng.choice(onsets[:18] if rng.random() < 0.6 else codas)
+    return name.capitalize() + rng.choice(["", "", "a", "e", "o", "i"])
+
+
 def fresh_name(rng):
     """A name: often a real one, else one made of syllables, so that names must be copied and cannot be learned by heart."""
     if rng.random() < 0.5:
         return rng.choice(GIRLS if rng.random() < 0.5 else BOYS)
     while True:
-        name = rng.choice(SURNAME_STARTS) + "".join(rng.choice(MIDDLES) for _ in range(rng.choice((0, 1, 1, 2)))) + rng.choice(ENDS)
-        if 3 <= len(name) <= 10 and name not in ("Marlene", "Tobias", "Quentin", "Biscuit", "Lisbon", "Nora"):
+        if rng.random() < 0.4:
+            name = spelled(rng)
+        else:
+            name = rng.choice(SURNAME_STARTS) + "".join(rng.choice(MIDDLES) for _ in range(rng.choice((0, 1, 1, 2)))) + rng.choice(ENDS)
+        if 3 <= len(name) <= 10 and name not in TEST_NAMES:
             return name
 
 
