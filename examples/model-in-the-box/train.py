@@ -214,6 +214,7 @@ class Run:
     def train(self):
         place, saved_at, shown = self.place, time.time(), []
         signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
         mark = place["tokens"], time.time()
         log = open(self.path("loss.csv"), "a", newline="")
         for batch in self.batch_stream():
