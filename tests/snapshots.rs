@@ -148,6 +148,44 @@ fn full(held: u32) -> String {
 }
 
 #[test]
+fn a_reservation_that_finds_no_slot_gives_up_nothing() {
+    let cache = cache(LIMITS);
+    let mut first = cache.sequence();
+    (0..20).for_each(|_| _ = run(&mut first, 3));
+    let mut fork = first.fork();
+    let mut other = cache.sequence();
+    (0..20).for_each(|_| _ = run(&mut other, 3));
+    let mut third = cache.sequence();
+    while third.reserve(1).is_ok() {
+        third.commit(1).unwrap();
+    }
+    let lengths = |sequence: &Sequence| -> Vec<u32> {
+        (0..=sequence.len())
+            .map(|to| {
+                let mut back = sequence.fork();
+                back.truncate(to).unwrap();
+                back.len()
+            })
+            .collect()
+    };
+    let before = lengths(&fork);
+    // The first holds all that the fork holds, so nothing would come of giving it up.
+    assert!(fork.reserve(1).is_err());
+    assert_eq!(lengths(&fork), before);
+    // Nor do limits that cannot be: pages and slots stay as many as they were.
+    let pages = cache.stats()[0].capacity_pages;
+    assert!(cache.grow(CacheLimits { sequences: 4, snapshots: u32::MAX, ..LIMITS }).is_err());
+    assert_eq!(cache.stats()[0].capacity_pages, pages);
+}
+
+#[test]
+fn an_empty_sequence_is_restored_without_states() {
+    let mut sequence = cache(LIMITS).sequence();
+    sequence.restore(0, &[0]).unwrap();
+    assert_eq!(run(&mut sequence, 4).0, None);
+}
+
+#[test]
 fn limits_and_layers_are_checked() {
     let message = |states: &[u32], limits| {
         let states = states.iter().map(|&layer| CacheState { layer, numbers: 4 }).collect();

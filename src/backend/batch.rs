@@ -66,8 +66,8 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Takes a sequence back to where it was before a batch of which a part has failed. Returns the error, in terms of
-    /// the whole batch.
+    /// Takes a sequence back to where it was before a batch of which a part has failed, or farther, if there are no states
+    /// behind that any more: see [`Sequence::truncate`]. Returns the error, in terms of the whole batch.
     pub fn undo(&self, sequence: &mut Sequence, before: u32, error: Error) -> Error {
         if let Err(error) = sequence.truncate(before) {
             return error;

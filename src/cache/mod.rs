@@ -197,10 +197,10 @@ impl Cache {
         let mut books = self.lock();
         let limits = books.limits.max(limits);
         let capacities = self.groups().iter().map(|group| limits.pages(group)).collect::<Result<Vec<_>>>()?;
+        let slots = limits.state_slots()?;
         for (pool, capacity_pages) in books.pools.iter_mut().zip(capacities) {
             pool.raise(capacity_pages);
         }
-        let slots = limits.state_slots()?;
         books.states.iter_mut().for_each(|pool| pool.raise(slots));
         books.limits = limits;
         Ok(())

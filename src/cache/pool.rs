@@ -1,6 +1,6 @@
 //! The pages of one group: which are free, and how many hold each of the others.
 
-/// The name of a page within its group: an index into the storage that a backend keeps for the group.
+/// The name of a page within its group, or of a slot for states: an index into the storage that a backend keeps for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PageId(u32);
 

@@ -206,7 +206,7 @@ impl Sequence {
         for ((table, pool), &evicted) in self.tables.iter_mut().zip(pools.iter_mut()).zip(evicted) {
             has_room = has_room && table.restore(len_tokens, evicted as usize, pool);
         }
-        if let Some(pool) = states.as_mut().filter(|_| has_room) {
+        if let Some(pool) = states.as_mut().filter(|_| has_room && len_tokens > 0) {
             has_room = self.snapshots.reserve(pool);
             self.snapshots.commit(len_tokens, limits.snapshots, pool);
         }

@@ -39,33 +39,33 @@ impl Snapshots {
         self.kept.last().map(|(_, slot)| *slot)
     }
 
-    /// Finds a slot for the states behind a batch. If there is none, others that this sequence could do without are given
-    /// up. Returns whether there is one.
+    /// Finds a slot for the states behind a batch. If there is none, one that nobody else holds and this sequence could do
+    /// without is given up. Returns whether there is one; if not, nothing has changed.
     pub fn reserve(&mut self, pool: &mut Pool) -> bool {
-        while self.next.is_none() {
+        if self.next.is_none() {
             self.next = pool.take();
-            if self.next.is_none() && !self.thin(pool) {
-                return false;
-            }
         }
-        true
+        if self.next.is_none() && self.thin(pool, |slot, pool| !pool.is_shared(slot)) {
+            self.next = pool.take();
+        }
+        self.next.is_some()
     }
 
     /// The states of a reservation are now those behind `len_tokens`.
     pub fn commit(&mut self, len_tokens: u32, most: u32, pool: &mut Pool) {
         self.kept.extend(self.next.take().map(|slot| (len_tokens, slot)));
-        while self.kept.len() > most as usize && self.thin(pool) {}
+        while self.kept.len() > most as usize && self.thin(pool, |_, _| true) {}
     }
 
-    /// Gives one up, if there are more than the two latest.
-    fn thin(&mut self, pool: &mut Pool) -> bool {
+    /// Gives up one that may be, if there are more than the two latest.
+    fn thin(&mut self, pool: &mut Pool, may_be: impl Fn(PageId, &Pool) -> bool) -> bool {
         let end = self.kept.last().map_or(0, |(length, _)| *length);
         // How far apart its neighbours would be, for each step that it is back.
         let sparseness = |at: usize| {
             let before = at.checked_sub(1).map_or(0, |before| self.kept[before].0);
             f64::from(self.kept[at + 1].0 - before) / f64::from(end - self.kept[at].0)
         };
-        let candidates = 0..self.kept.len().saturating_sub(2);
+        let candidates = (0..self.kept.len().saturating_sub(2)).filter(|&at| may_be(self.kept[at].1, pool));
         let densest = candidates.min_by(|&a, &b| sparseness(a).total_cmp(&sparseness(b)));
         densest.is_some_and(|at| {
             pool.release(self.kept.remove(at).1);

@@ -281,7 +281,8 @@ impl<'m> Hyper<'m> {
 }
 
 const MOST_LAYERS: usize = 512;
-const MOST_CONVOLVED: usize = 64;
+/// The most tokens that a convolution counts.
+pub(super) const MOST_CONVOLVED: usize = 64;
 const MOST_HEAD_SIZE: usize = 4096;
 
 impl Scaling {

@@ -22,7 +22,7 @@ use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
 use crate::backend::profile::Profile;
 use crate::backend::weights::Weights;
-use crate::cache::Sequence;
+use crate::cache::{Sequence, StateSlots};
 use crate::error::Error;
 use crate::gguf::Gguf;
 use crate::program::{Activation, Op, Product, Program, Routing, RowOf, Segment, SlotId, WeightId};
@@ -375,20 +375,20 @@ impl Executor {
             }
             Op::Scan(scan) => {
                 let state = self.program().states[scan.over.0];
-                let slots_of_states = slots_of(run.positions)?;
+                let (layer, StateSlots { from, to }) = (state.layer as u32, slots_of(run.positions)?);
                 let job = Recurrence {
                     level: self.level,
                     scan: *scan,
                     state,
                     weights: self.weights.clone(),
-                    earlier: run.memory.heads(state.layer as u32, slots_of_states.from).to_vec(),
+                    earlier: run.memory.heads(layer, from).to_vec(),
                     input: slots[scan.input.0].clone(),
                     steps: slots[scan.steps.0].clone(),
                     writes: scan.writes.map(|writes| slots[writes.0].clone()),
                 };
-                let spare = run.memory.take_heads(state.layer as u32, slots_of_states.to);
+                let spare = run.memory.take_heads(layer, to);
                 let heads = job.run(spare, to_write(slots, scan.out), &self.pool);
-                run.memory.put_heads(state.layer as u32, slots_of_states.to, heads);
+                run.memory.put_heads(layer, to, heads);
             }
             Op::Copy { parts, out } => {
                 for part in parts {

@@ -160,7 +160,8 @@ pub fn scan(
     matrix: &mut [f32], // [value_size, key_size]
     out: &mut [f32],    // [value_size]
 ) {
-    let (query, key, value) = scanned(scan, state, head, row);
+    let (mut query, mut key) = (vec![], vec![]);
+    let value = scanned(scan, state, head, row, [&mut query, &mut key]);
     for ((cells, value), out) in matrix.chunks_mut(state.key_size.max(1)).zip(value).zip(out) {
         cells.iter_mut().for_each(|cell| *cell *= fade.keep);
         let known = if scan.writes.is_some() { dot(cells, &key) } else { 0.0 };
@@ -170,17 +171,24 @@ pub fn scan(
     }
 }
 
-/// A head's query and key, as they are used, and its value.
-pub fn scanned<'a>(scan: &Scan, state: &State, head: usize, row: &'a [f32]) -> (Vec<f32>, Vec<f32>, &'a [f32]) {
+/// Fills in a head's query and key, as they are used; returns its value.
+pub fn scanned<'a>(
+    scan: &Scan,
+    state: &State,
+    head: usize,
+    row: &'a [f32], // a row of the input
+    [query, key]: [&mut Vec<f32>; 2],
+) -> &'a [f32] {
     let State { heads, key_size, value_size, .. } = *state;
     let key_head = scan.served.by(head, heads, scan.key_heads);
-    let taken = |start: usize, factor: f32| -> Vec<f32> {
+    for (out, start, factor) in [(query, scan.queries, scan.scale), (key, scan.keys, 1.0)] {
         let part = &row[start + key_head * key_size..][..key_size];
         let squares: f32 = part.iter().map(|x| x * x).sum();
         let factor = scan.normalise.map_or(factor, |epsilon| factor / (squares + epsilon).sqrt());
-        part.iter().map(|x| x * factor).collect()
-    };
-    (taken(scan.queries, scan.scale), taken(scan.keys, 1.0), &row[scan.values + head * value_size..][..value_size])
+        out.clear();
+        out.extend(part.iter().map(|x| x * factor));
+    }
+    &row[scan.values + head * value_size..][..value_size]
 }
 
 /// A causal convolution of each column by itself. Tokens before the first are zero.

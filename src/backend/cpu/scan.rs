@@ -44,10 +44,9 @@ impl Recurrence {
             }
         });
         let work = work.into_iter().map(|head| head.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let heads_of = |row: usize| row * heads * value_size;
         let finished = work.enumerate().map(|(head, Head { matrix, sums })| {
             for (token, sums) in sums.chunks(value_size.max(1)).enumerate() {
-                out[heads_of(token) + head * value_size..][..value_size].copy_from_slice(sums);
+                out[(token * heads + head) * value_size..][..value_size].copy_from_slice(sums);
             }
             matrix
         });
@@ -67,11 +66,12 @@ impl Recurrence {
         let number = |id| self.weights.vector(id).get(head).copied().unwrap_or_default();
         let (bias, decay, skip) = (number(scan.step_bias), number(scan.decay), scan.skip.map(number));
         let width = self.input.len() / tokens.max(1);
+        let (mut query, mut key) = (vec![], vec![]);
         let rows = self.input.chunks(width.max(1)).zip(work.sums.chunks_mut(state.value_size.max(1)));
         for (token, (row, sums)) in rows.enumerate() {
             let write = self.writes.as_ref().map(|writes| writes[token * heads + head]);
             let fade = Fade::new(self.steps[token * heads + head] + bias, decay, write, skip);
-            let (query, key, value) = scanned(scan, state, head, row);
+            let value = scanned(scan, state, head, row, [&mut query, &mut key]);
             let corrects = scan.writes.is_some();
             on(self.level, Step { matrix, query: &query, key: &key, value, fade, corrects, sums });
         }

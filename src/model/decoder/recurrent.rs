@@ -4,10 +4,9 @@
 use super::{Stream, Writer};
 use crate::Result;
 use crate::error::Error;
-use crate::model::hyper::Hyper;
+use crate::model::hyper::{Hyper, MOST_CONVOLVED};
 use crate::program::{Activation, Op, Rows, Runs, Scan, Served, SlotId, State, StateId};
 
-const MOST_CONVOLVED: usize = 64;
 const MOST_HEAD_SIZE: usize = 1024;
 
 /// The recurrent layers of a model.
