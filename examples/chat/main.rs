@@ -6,8 +6,8 @@
 //!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
 //!
-//! The model runs on the CPU for now.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use clap::Parser;
