@@ -5,7 +5,6 @@
 //!      [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
 //!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
-//!
 
 #[path = "../common/mod.rs"]
 mod common;
