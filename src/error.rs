@@ -104,6 +104,16 @@ pub enum Error {
         /// What is wrong, in its own words if it says so itself.
         reason: String,
     },
+    /// A conversation that cannot be held.
+    #[error("chat {subject}: found {found}, expected {expected}")]
+    Chat {
+        /// The message, or part of one.
+        subject: String,
+        /// What was handed over.
+        found: String,
+        /// What may be handed over.
+        expected: String,
+    },
     /// A GPU, a shader or a buffer that is not as it has to be.
     #[error("GPU {subject}: found {found}, expected {expected}")]
     Gpu {

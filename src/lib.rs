@@ -43,6 +43,7 @@
 
 pub mod backend;
 pub mod cache;
+#[cfg(feature = "chat")]
 pub mod chat;
 pub mod embed;
 pub mod error;
@@ -59,6 +60,8 @@ pub mod session;
 pub mod template;
 pub mod tokenizer;
 
+#[cfg(feature = "chat")]
+pub use chat::{Chat, ContextPolicy, Message, Piece};
 pub use embed::{EmbedOptions, Embedder};
 pub use error::{Error, Result};
 pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Pooling, Recover, TensorClass};

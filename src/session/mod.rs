@@ -24,6 +24,7 @@ mod reply;
 mod saved;
 
 pub use memory::MemoryPlan;
+pub(crate) use reply::Running;
 pub use reply::{Cancel, Finish, Reply, Statistics};
 
 use crate::Result;
@@ -218,8 +219,8 @@ impl Model {
     }
 
     /// Runs the tokens that are not in the cache yet, and returns the logits behind the last one.
-    fn advance(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<Option<Vec<f32>>> {
-        if !self.advance_to_last(state, cancelled)? {
+    fn advance(&self, state: &mut State, watch: impl Fn(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        if !self.advance_to_last(state, watch)? {
             return Ok(None);
         }
         let tokens = &state.tokens[state.sequence.len() as usize..];
@@ -228,18 +229,18 @@ impl Model {
     }
 
     /// Runs the tokens that are not in the cache yet, but for the last ones, of which as many are left as run at once.
-    /// Returns whether it was not cancelled.
-    fn advance_to_last(&self, state: &mut State, cancelled: impl Fn() -> bool) -> Result<bool> {
+    /// `watch` is told how many are left, and says whether to go on; so does the result.
+    fn advance_to_last(&self, state: &mut State, watch: impl Fn(usize) -> bool) -> Result<bool> {
         let chunk = state.engine.chunk_tokens().min(CHUNK_TOKENS);
         while let Some((tokens, _)) = state.tokens[state.sequence.len() as usize..].split_at_checked(chunk)
             && state.sequence.len() as usize + chunk < state.tokens.len()
         {
-            if cancelled() {
+            if !watch(state.left()) {
                 return Ok(false);
             }
             state.engine.run(Batch { tokens, outputs: &[], texts: &[] }, &mut state.sequence)?;
         }
-        Ok(!cancelled())
+        Ok(watch(state.left()))
     }
 }
 
@@ -258,7 +259,7 @@ struct State {
     engine: Arc<Engine>,
     sequence: Sequence,
     tokens: Vec<u32>,
-    /// A reply that was cut short by the loss of a GPU.
+    /// A reply that was cut short by the loss of a GPU, or the end of the context.
     interrupted: Option<Interrupted>,
 }
 
@@ -272,6 +273,37 @@ impl State {
         }
     }
 
+    /// How many tokens have not been run.
+    fn left(&self) -> usize {
+        self.tokens.len() - self.sequence.len() as usize
+    }
+
+    /// Goes back to the first so many tokens. Where a window has moved on, those that are kept will be run again.
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let kept = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if kept < self.sequence.len() {
+            match self.sequence.truncate(kept) {
+                Err(Error::Evicted { .. }) => self.sequence.truncate(0)?,
+                result => result?,
+            }
+        }
+        self.tokens.truncate(tokens);
+        Ok(())
+    }
+
+    /// Whether there is enough behind the first `keep` tokens to forget half of it.
+    fn can_shift(&self, keep: usize) -> bool {
+        self.tokens.len() > keep + 1
+    }
+
+    /// Forgets the older half of the tokens behind the first `keep`. What is left behind those will be run again.
+    fn shift(&mut self, keep: usize) -> Result<()> {
+        let rest = self.tokens.split_off(keep + (self.tokens.len() - keep).div_ceil(2));
+        self.truncate(keep)?;
+        self.tokens.extend(rest);
+        Ok(())
+    }
+
     /// Runs something, and once more if a GPU was lost and the model is to go on without being asked.
     fn run<T>(&mut self, model: &Model, mut run: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
         self.renew(model);
@@ -283,6 +315,19 @@ impl State {
             }
             (result, _) => result,
         }
+    }
+}
+
+/// A place in a session to come back to.
+#[derive(Debug)]
+pub struct Checkpoint {
+    session: Session,
+}
+
+impl Checkpoint {
+    /// The tokens of then.
+    pub fn tokens(&self) -> &[u32] {
+        self.session.tokens()
     }
 }
 
@@ -300,12 +345,17 @@ pub struct Generate {
     pub seed: u64,
     /// Go on when the model says that it is done.
     pub ignore_end: bool,
+    /// Control tokens that are part of the text, by their names; others are not.
+    pub shown: Vec<u32>,
+    /// What to do when the context is full: without a number, the reply ends in [`Error::ContextFull`]; with one, that
+    /// many tokens at the beginning are kept, the older half of the others is forgotten, and what is left is run again.
+    pub shift: Option<usize>,
 }
 
 impl Default for Generate {
     fn default() -> Self {
         let sampler = SamplerOptions::default();
-        Generate { max_tokens: None, stop: vec![], sampler, seed: 0, ignore_end: false }
+        Generate { max_tokens: None, stop: vec![], sampler, seed: 0, ignore_end: false, shown: vec![], shift: None }
     }
 }
 
@@ -356,6 +406,20 @@ impl Generate {
         self
     }
 
+    /// Adds to [`Generate::shown`].
+    #[must_use]
+    pub fn show(mut self, token: u32) -> Self {
+        self.shown.push(token);
+        self
+    }
+
+    /// Sets [`Generate::shift`].
+    #[must_use]
+    pub fn shift(mut self, keep_tokens: usize) -> Self {
+        self.shift = Some(keep_tokens);
+        self
+    }
+
     /// The sampler for a model's vocabulary.
     fn make_sampler(&self, model: &Model) -> Result<Sampler> {
         let (tokenizer, vocabulary) = (model.tokenizer(), model.program().vocabulary);
@@ -390,7 +454,42 @@ impl Session {
         let sampler = how.make_sampler(&self.model)?;
         self.append(tokens)?;
         let Some(state) = self.state.take() else { return Err(lost()) };
-        Reply::start(&self.model.clone(), &mut self.state, state, Interrupted::new(sampler, how))
+        let running = Running::start(&self.model, state, Interrupted::new(sampler, how), Cancel::default())?;
+        Ok(Reply::new(&mut self.state, running))
+    }
+
+    /// Holds these tokens in place of what it held; what both begin with is not run again. Returns how many that are.
+    pub(crate) fn set_tokens(&mut self, tokens: &[u32]) -> Result<usize> {
+        let same = self.tokens().iter().zip(tokens).take_while(|(held, new)| held == new).count();
+        let limit = self.model.context();
+        if tokens.len() > limit as usize {
+            let asked_tokens = u32::try_from(tokens.len() - same).unwrap_or(u32::MAX);
+            return Err(Error::ContextFull { used_tokens: same as u32, asked_tokens, limit_tokens: limit });
+        }
+        self.truncate(same)?;
+        self.append(&tokens[same..])?;
+        Ok(same)
+    }
+
+    /// Starts a generation behind the tokens it holds. They are gone until [`take_back`](Self::take_back).
+    pub(crate) fn run(&mut self, how: Generate) -> Result<Running> {
+        let sampler = how.make_sampler(&self.model)?;
+        let Some(state) = self.state.take() else { return Err(lost()) };
+        Running::start(&self.model, state, Interrupted::new(sampler, how), Cancel::default())
+    }
+
+    /// Takes back what a generation was lent, when it has ended.
+    pub(crate) fn take_back(&mut self, running: &mut Running) -> Result<()> {
+        self.state = Some(running.end().ok_or_else(lost)??);
+        Ok(())
+    }
+
+    /// Goes on with a generation whose context was full, behind other tokens; what cancelled it still does.
+    pub(crate) fn run_on(&mut self, tokens: &[u32], cancel: Cancel) -> Result<Running> {
+        let interrupted = self.state.as_mut().and_then(|state| state.interrupted.take()).ok_or_else(lost)?;
+        self.set_tokens(tokens)?;
+        let Some(state) = self.state.take() else { return Err(lost()) };
+        Running::start(&self.model, state, interrupted, cancel)
     }
 
     /// Goes on with a reply that ended because a GPU was lost: on GPUs that are opened anew, or on the CPU, as
@@ -399,9 +498,15 @@ impl Session {
     /// # Errors
     /// [`Error::Model`] if the last reply was not interrupted in this way, and what loading the model again may end in.
     pub fn resume(&mut self) -> Result<Reply<'_>> {
+        let running = self.resume_running()?;
+        Ok(Reply::new(&mut self.state, running))
+    }
+
+    /// The same, for whoever takes the session's tokens back.
+    pub(crate) fn resume_running(&mut self) -> Result<Running> {
         let model = self.model.clone();
         let Some(state) = &mut self.state else { return Err(lost()) };
-        if state.interrupted.is_none() {
+        if !state.interrupted.as_ref().is_some_and(|interrupted| interrupted.lost_gpu) {
             let (found, expected) = ("nothing to go on with".into(), "a reply that the loss of a GPU has ended".into());
             return Err(Error::Model { subject: "session".into(), found, expected });
         }
@@ -410,7 +515,7 @@ impl Session {
         let (Some(interrupted), Some(state)) = (state.interrupted.take(), self.state.take()) else {
             return Err(lost());
         };
-        Reply::start(&model, &mut self.state, state, interrupted)
+        Running::start(&model, state, interrupted, Cancel::default())
     }
 
     /// Runs tokens and chooses none: the logits behind the last, one for each token of the vocabulary. For those who
@@ -420,7 +525,7 @@ impl Session {
         self.append(tokens)?;
         let Some(state) = &mut self.state else { return Err(lost()) };
         let model = &self.model;
-        let logits = state.run(model, |state| model.advance(state, || false));
+        let logits = state.run(model, |state| model.advance(state, |_| true));
         // What was added and not run is not held.
         state.tokens.truncate(held.max(state.sequence.len() as usize));
         Ok(logits?.unwrap_or_default())
@@ -477,15 +582,30 @@ impl Session {
         Ok(Session { model: self.model.clone(), state: Some(forked) })
     }
 
-    /// Goes back to the first so many tokens.
+    /// Goes back to the first so many tokens. Where a sliding window, or a recurrent state, does not reach back so far, they
+    /// stay, and are run again when the session is used next.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         let Some(state) = &mut self.state else { return Err(lost()) };
         state.interrupted = None;
-        let kept = u32::try_from(tokens).unwrap_or(u32::MAX);
-        if kept < state.sequence.len() {
-            state.sequence.truncate(kept)?;
+        state.truncate(tokens)
+    }
+
+    /// A place to come back to with [`rollback`](Self::rollback), as often as one likes. It holds the memory of what it
+    /// remembers, as a fork does.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(Checkpoint { session: self.fork()? })
+    }
+
+    /// Goes back to a place: the tokens are those of then, and none of them has to be run again.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the place is one of another model.
+    pub fn rollback(&mut self, to: &Checkpoint) -> Result<()> {
+        if !Arc::ptr_eq(&self.model.shared, &to.session.model.shared) {
+            let (found, expected) = ("one of another model".into(), "one of this session, or a fork of it".into());
+            return Err(Error::Model { subject: "checkpoint".into(), found, expected });
         }
-        state.tokens.truncate(tokens);
+        *self = to.session.fork()?;
         Ok(())
     }
 

@@ -17,23 +17,24 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// Chooses the token behind those of a state. `None` if it was cancelled. `more` says whether another may follow.
+    /// Chooses the token behind those of a state. `None` if it was cancelled: `watch` is told how many tokens are still to be run,
+    /// and says whether to go on. `more` says whether another may follow.
     pub fn token(
         &mut self,
         model: &Model,
         state: &mut State,
         sampler: &mut Sampler,
-        cancelled: impl Fn() -> bool,
+        watch: impl Fn(usize) -> bool,
         more: bool,
     ) -> Result<Option<u32>> {
         let engine = state.engine.clone();
         let Some(candidates) = engine.candidates(sampler.candidates_wanted()) else {
             self.forget(state)?;
-            let logits = model.advance(state, cancelled)?;
+            let logits = model.advance(state, watch)?;
             return logits.map(|mut logits| sampler.sample(&mut logits)).transpose();
         };
         let before = state.sequence.len();
-        let result = self.step(model, state, sampler, cancelled, candidates, more);
+        let result = self.step(model, state, sampler, watch, candidates, more);
         if result.is_err() {
             self.forget(state)?;
             // What was computed is in doubt; if it cannot be taken back alone, all of it will be computed anew.
@@ -47,7 +48,7 @@ impl Next {
         model: &Model,
         state: &mut State,
         sampler: &mut Sampler,
-        cancelled: impl Fn() -> bool,
+        watch: impl Fn(usize) -> bool,
         candidates: u32,
         more: bool,
     ) -> Result<Option<u32>> {
@@ -61,7 +62,7 @@ impl Next {
                 ticket
             }
             None => {
-                if !model.advance_to_last(state, cancelled)? {
+                if !model.advance_to_last(state, watch)? {
                     return Ok(None);
                 }
                 let rest = &state.tokens[state.sequence.len() as usize..];

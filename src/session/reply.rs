@@ -37,8 +37,12 @@ pub enum Finish {
 pub struct Statistics {
     /// Tokens that had to be run before the first one was chosen.
     pub prompt_tokens: usize,
+    /// How many of them have been run, but for the last few: grows while one waits for the first token.
+    pub prompt_tokens_run: usize,
     /// Tokens that were chosen.
     pub generated_tokens: usize,
+    /// Tokens that were forgotten because the context was full: see [`Generate::shift`].
+    pub forgotten_tokens: usize,
     /// From the start to the first chosen token.
     pub first_token: Duration,
     /// From the first chosen token to the last.
@@ -85,6 +89,12 @@ impl Cancel {
 pub struct Reply<'s> {
     /// Where the session's state goes back to.
     home: &'s mut Option<State>,
+    running: Running,
+}
+
+/// A generation without a home: whoever holds it takes the state back at the end.
+#[derive(Debug)]
+pub(crate) struct Running {
     pieces: Receiver<Result<String>>,
     thread: Option<JoinHandle<State>>,
     cancel: Cancel,
@@ -103,38 +113,82 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'s> Reply<'s> {
-    pub(super) fn start(model: &Model, home: &'s mut Option<State>, state: State, course: Interrupted) -> Result<Self> {
+impl Running {
+    pub(super) fn start(model: &Model, state: State, course: Interrupted, cancel: Cancel) -> Result<Self> {
         let (sender, pieces) = channel();
-        let (cancel, shared) = (Cancel::default(), Arc::new(Shared::default()));
+        let shared = Arc::new(Shared::default());
         let worker =
             Worker { model: model.clone(), state, course, cancel: cancel.clone(), shared: shared.clone(), sender };
         let thread = std::thread::Builder::new().name("kiln reply".into()).spawn(move || worker.run());
-        Ok(Reply { home, pieces, thread: Some(thread?), cancel, shared })
+        Ok(Running { pieces, thread: Some(thread?), cancel, shared })
     }
 
-    /// The next piece if there is one now: `None` if not yet. `Some(None)` is the end. Never waits.
+    /// The next piece; `None` at the end, where [`end`](Self::end) gives the state back.
+    pub fn wait_next(&mut self) -> Option<Result<String>> {
+        self.pieces.recv().ok()
+    }
+
+    /// The same, without waiting: `None` if there is nothing yet.
     pub fn try_next(&mut self) -> Option<Option<Result<String>>> {
         match self.pieces.try_recv() {
             Ok(piece) => Some(Some(piece)),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(self.end()),
+            Err(TryRecvError::Disconnected) => Some(None),
         }
     }
 
-    /// A handle that cancels this reply.
+    /// The same for a task.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<String>>> {
+        if let Some(piece) = self.try_next() {
+            return Poll::Ready(piece);
+        }
+        *lock(&self.shared.waker) = Some(context.waker().clone());
+        // A piece that came in between has woken nobody.
+        self.try_next().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Waits for the thread and gives the state back, once; an error if the thread has died with it.
+    pub(super) fn end(&mut self) -> Option<Result<State>> {
+        Some(self.thread.take()?.join().map_err(|_| lost()))
+    }
+
     pub fn cancel_handle(&self) -> Cancel {
         self.cancel.clone()
     }
 
-    /// What it cost so far.
     pub fn statistics(&self) -> Statistics {
         lock(&self.shared.statistics).clone()
     }
 
-    /// Why it ended; `None` while it runs, and if it ended in an error.
     pub fn finish(&self) -> Option<Finish> {
         lock(&self.shared.finish).clone()
+    }
+}
+
+impl<'s> Reply<'s> {
+    pub(super) fn new(home: &'s mut Option<State>, running: Running) -> Self {
+        Reply { home, running }
+    }
+
+    /// The next piece if there is one now: `None` if not yet. `Some(None)` is the end. Never waits.
+    pub fn try_next(&mut self) -> Option<Option<Result<String>>> {
+        let piece = self.running.try_next()?;
+        Some(piece.or_else(|| self.end()))
+    }
+
+    /// A handle that cancels this reply.
+    pub fn cancel_handle(&self) -> Cancel {
+        self.running.cancel_handle()
+    }
+
+    /// What it cost so far.
+    pub fn statistics(&self) -> Statistics {
+        self.running.statistics()
+    }
+
+    /// Why it ended; `None` while it runs, and if it ended in an error.
+    pub fn finish(&self) -> Option<Finish> {
+        self.running.finish()
     }
 
     /// The whole text, or the error that ended it.
@@ -144,12 +198,12 @@ impl<'s> Reply<'s> {
 
     /// Takes the session's state back. Tells if the thread has died.
     fn end(&mut self) -> Option<Result<String>> {
-        match self.thread.take()?.join() {
+        match self.running.end()? {
             Ok(state) => {
                 *self.home = Some(state);
                 None
             }
-            Err(_) => Some(Err(lost())),
+            Err(error) => Some(Err(error)),
         }
     }
 }
@@ -158,7 +212,7 @@ impl Iterator for Reply<'_> {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Result<String>> {
-        self.pieces.recv().ok().or_else(|| self.end())
+        self.running.wait_next().or_else(|| self.end())
     }
 }
 
@@ -167,18 +221,13 @@ impl Stream for Reply<'_> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<String>>> {
         let reply = self.get_mut();
-        if let Some(piece) = reply.try_next() {
-            return Poll::Ready(piece);
-        }
-        *lock(&reply.shared.waker) = Some(context.waker().clone());
-        // A piece that came in between has woken nobody.
-        reply.try_next().map_or(Poll::Pending, Poll::Ready)
+        reply.running.poll_next(context).map(|piece| piece.or_else(|| reply.end()))
     }
 }
 
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.running.cancel.cancel();
         self.end();
     }
 }
@@ -191,13 +240,15 @@ pub(super) struct Interrupted {
     decoder: StreamDecoder,
     /// Tokens that were chosen.
     generated: usize,
+    /// Whether it ended because a GPU was lost.
+    pub(super) lost_gpu: bool,
 }
 
 impl Interrupted {
     /// A reply that has not begun.
     pub fn new(sampler: Sampler, mut how: Generate) -> Self {
         let decoder = StreamDecoder::new(std::mem::take(&mut how.stop));
-        Interrupted { sampler, how, decoder, generated: 0 }
+        Interrupted { sampler, how, decoder, generated: 0, lost_gpu: false }
     }
 }
 
@@ -217,8 +268,9 @@ impl Worker {
         let result = self.generate(&mut next);
         // Only what was chosen is held.
         let result = next.forget(&mut self.state).and(result);
-        let is_lost = matches!(result, Err(Error::GpuLost { .. }));
-        if !is_lost {
+        self.course.lost_gpu = matches!(result, Err(Error::GpuLost { .. }));
+        let may_go_on = self.course.lost_gpu || matches!(result, Err(Error::ContextFull { .. }));
+        if !may_go_on {
             let rest = self.course.decoder.finish();
             self.send_text(rest);
         }
@@ -227,7 +279,7 @@ impl Worker {
             Err(error) => self.send(Err(error)),
         }
         let Worker { mut state, course, sender, shared, .. } = self;
-        state.interrupted = is_lost.then_some(course);
+        state.interrupted = may_go_on.then_some(course);
         drop(sender);
         wake(&shared);
         state
@@ -245,17 +297,33 @@ impl Worker {
         if *generated == 0 {
             self.state.tokens.iter().for_each(|&token| sampler.accept(token));
         }
-        let (most, ignore_end) = (how.max_tokens, how.ignore_end);
+        let (most, ignore_end, shift) = (how.max_tokens, how.ignore_end, how.shift);
         let mut first = None;
         loop {
-            let Interrupted { sampler, decoder, generated, .. } = &mut self.course;
+            let Interrupted { sampler, how, decoder, generated, .. } = &mut self.course;
             if most.is_some_and(|most| *generated >= most) {
                 return Ok(Finish::MaxTokens);
             }
-            let (cancel, model) = (&self.cancel, &self.model);
+            let (cancel, model, shared) = (&self.cancel, &self.model, &self.shared);
             let more = most.is_none_or(|most| *generated + 1 < most);
-            let choose = |state: &mut State| next.token(model, state, sampler, || cancel.is_cancelled(), more);
-            let Some(token) = self.state.run(model, choose)? else { return Ok(Finish::Cancelled) };
+            let watch = |left: usize| {
+                let mut statistics = lock(&shared.statistics);
+                statistics.prompt_tokens_run = statistics.prompt_tokens.saturating_sub(left);
+                !cancel.is_cancelled()
+            };
+            let choose = |state: &mut State| next.token(model, state, sampler, watch, more);
+            let token = match self.state.run(model, choose) {
+                Ok(Some(token)) => token,
+                Ok(None) => return Ok(Finish::Cancelled),
+                Err(Error::ContextFull { .. }) if shift.is_some_and(|keep| self.state.can_shift(keep)) => {
+                    next.forget(&mut self.state)?;
+                    let held = self.state.tokens.len();
+                    self.state.shift(shift.unwrap_or_default())?;
+                    lock(&self.shared.statistics).forgotten_tokens += held - self.state.tokens.len();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             *generated += 1;
             let first = *first.get_or_insert_with(Instant::now);
             {
@@ -270,7 +338,7 @@ impl Worker {
             }
             sampler.accept(token);
             self.state.tokens.push(token);
-            if !tokenizer.is_control(token) {
+            if !tokenizer.is_control(token) || how.shown.contains(&token) {
                 let text = decoder.push(tokenizer.piece(token));
                 self.send_text(text);
             }

@@ -28,6 +28,7 @@
 mod bpe;
 mod decode;
 mod interner;
+mod marked;
 mod merge;
 mod partition;
 mod rwkv;
@@ -43,6 +44,7 @@ mod unigram;
 mod vocab;
 mod wordpiece;
 
+pub use marked::{Guard, unused_mark};
 pub use special::SpecialTokens;
 pub use stream::StreamDecoder;
 
@@ -203,7 +205,7 @@ impl Tokenizer {
         ids.extend(before);
         let mut merger = Merger::for_text(text.len());
         let mut after_special = true;
-        for fragment in self.partitioner.cut(text, how.parse_special) {
+        for fragment in self.partitioner.cut(text, how.parse_special, "") {
             match fragment {
                 Fragment::Token(id) => {
                     ids.push(id);

@@ -49,8 +49,9 @@ impl Partitioner {
         Partitioner { tokens, trie, below }
     }
 
-    /// Cuts `text` up. Control and unknown tokens are recognised only if `parse_special`, user-defined ones always.
-    pub(super) fn cut(&self, text: &[u8], parse_special: bool) -> Vec<Fragment> {
+    /// Cuts `text` up. Control and unknown tokens are recognised only if `parse_special`, user-defined ones always; and
+    /// tokens of one character only where no `mark` follows, unless that is empty.
+    pub(super) fn cut(&self, text: &[u8], parse_special: bool, mark: &str) -> Vec<Fragment> {
         let mut fragments = match text.len() {
             0 => vec![],
             length => vec![Fragment::Text(0..length)],
@@ -58,7 +59,7 @@ impl Partitioner {
         for index in self.occurring(text) {
             let token = &self.tokens[index as usize];
             if parse_special || !token.attributes.has(Attributes::CONTROL.with(Attributes::UNKNOWN)) {
-                fragments = cut_out(token, text, fragments);
+                fragments = cut_out(token, text, mark, fragments);
             }
         }
         fragments
@@ -100,15 +101,22 @@ fn walk(trie: &Trie, text: &[u8], mut visit: impl FnMut(Node)) {
     }
 }
 
-fn cut_out(token: &Special, text: &[u8], fragments: Vec<Fragment>) -> Vec<Fragment> {
+fn cut_out(token: &Special, text: &[u8], mark: &str, fragments: Vec<Fragment>) -> Vec<Fragment> {
+    let can_be_marked =
+        !mark.is_empty() && std::str::from_utf8(&token.text).is_ok_and(|text| text.chars().count() == 1);
     let mut result = Vec::with_capacity(fragments.len() + 2);
     for fragment in fragments {
         let Fragment::Text(mut rest) = fragment else {
             result.push(fragment);
             continue;
         };
-        while let Some(at) = find(&text[rest.clone()], &token.text) {
-            let (mut left_end, mut right_start) = (rest.start + at, rest.start + at + token.text.len());
+        let mut from = rest.start;
+        while let Some(at) = find(&text[from..rest.end], &token.text) {
+            let (mut left_end, mut right_start) = (from + at, from + at + token.text.len());
+            from = right_start;
+            if can_be_marked && text[right_start..].starts_with(mark.as_bytes()) {
+                continue;
+            }
             if token.attributes.has(Attributes::LSTRIP) {
                 while left_end > rest.start && is_space(text[left_end - 1]) {
                     left_end -= 1;
@@ -124,6 +132,7 @@ fn cut_out(token: &Special, text: &[u8], fragments: Vec<Fragment>) -> Vec<Fragme
             }
             result.push(Fragment::Token(token.id));
             rest = right_start..rest.end;
+            from = right_start;
         }
         if !rest.is_empty() {
             result.push(Fragment::Text(rest));
