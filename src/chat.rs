@@ -78,6 +78,11 @@ struct Setup {
 }
 
 impl Model {
+    /// Whether the model brings a chat template along. Without one, [`ChatBuilder::template`] has to name it.
+    pub fn has_chat_template(&self) -> bool {
+        Prompter::is_in(self.file().metadata())
+    }
+
     /// The beginning of a conversation.
     pub fn chat(&self) -> ChatBuilder {
         let setup = Setup {

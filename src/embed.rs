@@ -362,7 +362,7 @@ impl HeadRunner {
         let (program, segments) = (head.program.clone(), vec![head.segment.clone()]);
         // Small as they are, they need not be rounded.
         let matrices = MatrixOptions { exact: true, ..MatrixOptions::default() };
-        let options = ExecutorOptions { threads: 1, matrices };
+        let options = ExecutorOptions { threads: 1, matrices, loading: None };
         let executor = Executor::of_segments(model.file().clone(), program, segments, options)?;
         Ok(HeadRunner { head, executor: Mutex::new(executor) })
     }

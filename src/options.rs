@@ -1,6 +1,8 @@
 //! What an application decides when it loads a model: plain values with sensible defaults, no environment variables.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How a model is loaded.
 ///
@@ -45,7 +47,34 @@ pub struct LoadOptions {
     /// How long a GPU is kept busy by what is submitted at a time, in milliseconds: less where other things are to be drawn
     /// with the same device in between.
     pub submit_budget_ms: u32,
+    /// Whom to tell how far loading is.
+    pub progress: Option<Progress>,
 }
+
+/// Is told how far loading is: the bytes of weights that are ready, and all of them.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(u64, u64) + Send + Sync>);
+
+impl Progress {
+    /// Tells it.
+    pub(crate) fn tell(&self, done_bytes: u64, all_bytes: u64) {
+        (self.0)(done_bytes, all_bytes);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+impl PartialEq for Progress {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Progress {}
 
 /// What computes, beside the CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -149,6 +178,7 @@ impl Default for LoadOptions {
             on_cpu: vec![],
             recover: None,
             submit_budget_ms: 50,
+            progress: None,
         }
     }
 }
@@ -253,6 +283,14 @@ impl LoadOptions {
     #[must_use]
     pub fn submit_budget_ms(mut self, milliseconds: u32) -> Self {
         self.submit_budget_ms = milliseconds;
+        self
+    }
+
+    /// Sets [`LoadOptions::progress`]: called while a model is loaded, with the bytes of weights that are ready and all of
+    /// them. The last call has the two equal.
+    #[must_use]
+    pub fn progress(mut self, tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Progress(Arc::new(tell)));
         self
     }
 

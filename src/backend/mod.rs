@@ -5,4 +5,4 @@ pub mod cpu;
 pub mod gpu;
 pub mod needs;
 pub mod profile;
-mod weights;
+pub mod weights;

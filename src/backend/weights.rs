@@ -3,12 +3,41 @@
 use crate::Result;
 use crate::error::Error;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::options::Progress;
 use crate::program::{Op, Product, Program, SlotId, WeightId};
 use crate::quant::Format;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts the weights that are ready, for whoever waits for them.
+#[derive(Debug)]
+pub struct Loading {
+    progress: Progress,
+    done_bytes: AtomicU64,
+    all_bytes: u64,
+}
+
+impl Loading {
+    /// A count of so many bytes.
+    pub fn new(progress: Progress, all_bytes: u64) -> Self {
+        progress.tell(0, all_bytes);
+        Loading { progress, done_bytes: AtomicU64::new(0), all_bytes }
+    }
+
+    fn add(&self, bytes: u64) {
+        let done = self.done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // What is read twice does not count twice; and only the end is the end.
+        self.progress.tell(done.min(self.all_bytes.saturating_sub(1)), self.all_bytes);
+    }
+
+    /// All is ready.
+    pub fn end(&self) {
+        self.progress.tell(self.all_bytes, self.all_bytes);
+    }
+}
 
 /// A program and the file with its weights.
 #[derive(Debug)]
@@ -21,10 +50,12 @@ pub(super) struct Weights {
     vectors: Vec<Vec<f32>>,
     /// The angles of each rope.
     pub angles: Vec<Vec<f32>>,
+    /// Counts what is read while executors are made.
+    loading: Option<Arc<Loading>>,
 }
 
 impl Weights {
-    pub fn new(file: Arc<Gguf>, program: Program) -> Result<Self> {
+    pub fn new(file: Arc<Gguf>, program: Program, loading: Option<Arc<Loading>>) -> Result<Self> {
         let tensor = |name: &str| {
             let found = file.tensors().iter().position(|tensor| tensor.name() == name);
             found.ok_or_else(|| Error::Model {
@@ -34,7 +65,7 @@ impl Weights {
             })
         };
         let tensors = program.weights.iter().map(|weight| tensor(&weight.name)).collect::<Result<_>>()?;
-        let mut weights = Weights { file, program, tensors, vectors: vec![], angles: vec![] };
+        let mut weights = Weights { file, program, tensors, vectors: vec![], angles: vec![], loading };
         let steps = weights.program.steps.iter();
         let biases = steps.filter_map(|step| match &step.op {
             Op::Experts { products, .. } => Some(products.iter().filter_map(|product| product.bias)),
@@ -79,6 +110,7 @@ impl Weights {
     pub fn row(&self, id: WeightId, row: usize) -> Result<Cow<'_, [u8]>> {
         let tensor = self.tensor(id);
         let row_bytes = Format::of(tensor.tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;
+        self.loading.iter().for_each(|loading| loading.add(row_bytes as u64));
         self.file.data_range(tensor, (row * row_bytes) as u64..((row + 1) * row_bytes) as u64)
     }
 
@@ -86,6 +118,7 @@ impl Weights {
     pub fn rows(&self, id: WeightId, rows: Range<usize>) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let row_bytes = Format::of(self.tensor(id).tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;
         let range = (rows.start * row_bytes) as u64..(rows.end * row_bytes) as u64;
+        self.loading.iter().for_each(|loading| loading.add(range.end - range.start));
         Ok(match self.file.data_range(self.tensor(id), range.clone())? {
             Cow::Owned(bytes) => Arc::new(bytes),
             Cow::Borrowed(_) => Arc::new(InFile { file: self.file.clone(), tensor: self.tensors[id.0], range }),

@@ -51,6 +51,11 @@ impl Prompt {
 }
 
 impl Prompter {
+    /// Whether a model file has a template.
+    pub(super) fn is_in(metadata: &Metadata) -> bool {
+        metadata.get(KEY).is_some()
+    }
+
     /// The template of a model file; the one for tools if there is one and `with_tools`.
     ///
     /// # Errors

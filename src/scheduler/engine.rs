@@ -10,6 +10,7 @@ use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
 use crate::backend::gpu::readback::{wait, wait_until};
 use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, Input, Ticket, Wanted};
+use crate::backend::weights::Loading;
 use crate::cache::{Cache, Held, PageId, Sequence};
 use crate::gguf::Gguf;
 use crate::options::LoadOptions;
@@ -77,6 +78,7 @@ struct Making<'a> {
     cache: &'a Cache,
     options: &'a LoadOptions,
     gpus: &'a [Gpu],
+    loading: Option<Arc<Loading>>,
 }
 
 impl Engine {
@@ -90,12 +92,16 @@ impl Engine {
     pub fn new(file: &Arc<Gguf>, mut fit: Fit, options: &LoadOptions, gpus: &[Gpu]) -> Result<Self> {
         loop {
             let placement = Placement::new(fit.known(options), &options.offload, &options.on_cpu)?;
-            let making = Making { file, program: &fit.program, cache: &fit.cache, options, gpus };
+            let all_bytes = || file.tensors().iter().map(|tensor| tensor.size_bytes()).sum();
+            let loading =
+                options.progress.as_ref().map(|progress| Arc::new(Loading::new(progress.clone(), all_bytes())));
+            let making = Making { file, program: &fit.program, cache: &fit.cache, options, gpus, loading };
             let made = making.parts(&placement);
             match made {
                 Ok(parts) => {
                     // What was packed or uploaded is not read again.
                     file.release();
+                    making.loading.iter().for_each(|loading| loading.end());
                     let plan = placement.plan(fit.known(options), options, fit.reasons.clone())?;
                     return Ok(making.engine(parts, &placement, plan));
                 }
@@ -384,7 +390,7 @@ impl Making<'_> {
     }
 
     fn cpu(&self, own: Vec<Segment>) -> Result<Part> {
-        let mut how = ExecutorOptions::default();
+        let mut how = ExecutorOptions { loading: self.loading.clone(), ..ExecutorOptions::default() };
         how.matrices = matrix_options(self.options);
         how.threads = self.options.threads.unwrap_or(how.threads);
         let layers = self.program.cached_layers(&own);
@@ -395,7 +401,7 @@ impl Making<'_> {
 
     fn gpu(&self, gpu: &Gpu, own: Vec<Segment>) -> Result<Part> {
         let submit_budget = Duration::from_millis(self.options.submit_budget_ms.into());
-        let how = GpuExecutorOptions { submit_budget, ..GpuExecutorOptions::default() };
+        let how = GpuExecutorOptions { submit_budget, loading: self.loading.clone(), ..GpuExecutorOptions::default() };
         let (file, program, format) = (self.file.clone(), self.program.clone(), self.options.cache_format);
         let executor = wait(gpu, GpuExecutor::of_segments(gpu, file, program, own, self.cache, format, how))?;
         Ok(Part::Gpu(GpuPart {

@@ -21,7 +21,7 @@ use super::texts::TextAttention;
 use crate::Result;
 use crate::backend::batch::{Batch, Positions, place_of};
 use crate::backend::profile::Profile;
-use crate::backend::weights::Weights;
+use crate::backend::weights::{Loading, Weights};
 use crate::cache::{Sequence, StateSlots};
 use crate::error::Error;
 use crate::gguf::Gguf;
@@ -33,19 +33,21 @@ use std::time::Instant;
 const CHUNK_NUMBERS: usize = 4096;
 
 /// How an executor computes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ExecutorOptions {
     /// Threads, the caller's among them.
     pub threads: usize,
     /// How weights are kept and multiplied.
     pub matrices: MatrixOptions,
+    /// Counts the weights that are ready.
+    pub loading: Option<Arc<Loading>>,
 }
 
 impl Default for ExecutorOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-        ExecutorOptions { threads, matrices: MatrixOptions::default() }
+        ExecutorOptions { threads, matrices: MatrixOptions::default(), loading: None }
     }
 }
 
@@ -139,7 +141,7 @@ impl Executor {
         segments: Vec<Segment>,
         options: ExecutorOptions,
     ) -> Result<Self> {
-        let weights = Arc::new(Weights::new(file, program)?);
+        let weights = Arc::new(Weights::new(file, program, options.loading)?);
         let pool = Pool::new(options.threads);
         let matrix = |product: &Product| {
             let weight = &weights.program.weights[product.weight.0];

@@ -22,7 +22,7 @@ pub struct Reference {
 impl Reference {
     /// Gets ready to run a program on the weights of a file.
     pub fn new(file: Arc<Gguf>, program: Program) -> Result<Self> {
-        Ok(Reference { weights: Weights::new(file, program)? })
+        Ok(Reference { weights: Weights::new(file, program, None)? })
     }
 
     /// The program.

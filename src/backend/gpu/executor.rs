@@ -20,7 +20,7 @@ use super::slots::{Slots, most_rows};
 use super::step::StepBuffers;
 use super::store::Store;
 use crate::backend::batch::{Batch, Positions};
-use crate::backend::weights::Weights;
+use crate::backend::weights::{Loading, Weights};
 use crate::cache::{Cache, Held, PageCopy, PageId, Sequence};
 use crate::gguf::Gguf;
 use crate::options::CacheFormat;
@@ -32,18 +32,20 @@ use std::time::Duration;
 use wgpu::BufferUsages;
 
 /// How an executor works.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GpuExecutorOptions {
     /// Tokens of a prompt that are run at once; fewer if activations of so many do not fit a binding.
     pub chunk_tokens: u32,
     /// How long what is on its way takes at most, by what was measured. One dispatch cannot be cut.
     pub submit_budget: Duration,
+    /// Counts the weights that are ready.
+    pub loading: Option<Arc<Loading>>,
 }
 
 impl Default for GpuExecutorOptions {
     fn default() -> Self {
-        GpuExecutorOptions { chunk_tokens: 512, submit_budget: Duration::from_millis(50) }
+        GpuExecutorOptions { chunk_tokens: 512, submit_budget: Duration::from_millis(50), loading: None }
     }
 }
 
@@ -88,7 +90,7 @@ impl GpuExecutor {
         format: CacheFormat,
         options: GpuExecutorOptions,
     ) -> Result<Self> {
-        let weights = Weights::new(file, program)?;
+        let weights = Weights::new(file, program, options.loading)?;
         let program = &weights.program;
         let plan = Plan::new(program, &segments);
         let limits = cache.limits();
