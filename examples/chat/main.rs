@@ -1,13 +1,15 @@
 //! Completes a text, streaming to the terminal. (Conversations are not built yet.)
 //!
 //! ```text
-//! chat --model FILE --prompt TEXT [--max-tokens N] [--temp T] [--seed S]
+//! chat (--model FILE | --hf ORG/REPO[:QUANT]) --prompt TEXT [--max-tokens N] [--temp T] [--seed S]
 //!      [--device auto|cpu|gpu|gpu:NAME] [--gpu-layers N|all|auto]
 //!        [--on-cpu embedding|head|ffn|experts,..] [--cpu-experts] [--threads N] [--ctx N]
 //! ```
 
 #[path = "../common/mod.rs"]
 mod common;
+mod hub;
+mod progress;
 
 use clap::Parser;
 use kiln::Generate;
@@ -22,8 +24,10 @@ use std::process::ExitCode;
 #[derive(Parser)]
 struct Args {
     /// The GGUF file.
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "hf", conflicts_with = "hf")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    hub: hub::Flags,
     /// The text to go on from; "-" is standard input.
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -45,7 +49,15 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let model = args.flags.load_options()?.open(&args.model)?;
+    let options = args.flags.load_options()?;
+    let path = match &args.model {
+        Some(path) => path.clone(),
+        None => {
+            let mut downloads = hub::Downloads::default();
+            hub::fetch(&args.hub, &mut |done, total, name| downloads.show(done, total, name))?
+        }
+    };
+    let model = options.open(&path)?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {
         prompt.clear();
