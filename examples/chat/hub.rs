@@ -28,8 +28,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64, &str);
 /// Where a model comes from, if it is not a file already.
 #[derive(Args, Debug, Clone)]
 pub struct Flags {
-    /// A model on the hub, and which: Q4_K_M, Q8_0 or any other part of its file's name. Proxies are those of HTTPS_PROXY,
-    /// ALL_PROXY and NO_PROXY.
+    /// A model on the hub, and which: Q4_K_M, Q8_0 or any other part of its file's name. Proxies are those of ALL_PROXY,
+    /// HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     #[arg(long, value_name = "ORG/REPO[:QUANT]", help_heading = "From the hub")]
     pub hf: Option<Repo>,
     /// Which file of the repository, by its name; of a model in several files, any of them.
