@@ -79,7 +79,8 @@ fn listing(files: &Files) -> Reply {
         .iter()
         .map(|(path, content)| {
             let (size, sha) = (content.len(), sha256(content));
-            json!({"rfilename": path, "size": size, "blobId": "b1ob", "lfs": {"sha256": sha, "size": size, "pointerSize": 134}})
+            let lfs = json!({"sha256": sha, "size": size, "pointerSize": 134});
+            json!({"rfilename": path, "size": size, "blobId": "b1ob", "lfs": lfs})
         })
         .collect();
     Reply::new(200, json!({"id": "org/repo", "sha": COMMIT, "siblings": siblings}).to_string())
@@ -516,7 +517,8 @@ fn without_the_hub_the_cache_does() {
     failed(chat(&gone, &Folder::new(), "org/repo", &[]).unwrap(), &[&gone, "the cache has nothing of org/repo"]);
 }
 
-/// Hubs that only list trees, page by page, and hubs that say nothing of contents until asked for each.
+/// Hubs that only list trees, page by page, and hubs that say nothing of contents until asked for each, and know
+/// revisions by their names only.
 #[test]
 fn other_ways_to_list() {
     let files = many(&["a-Q8_0.gguf", "b/b-Q6_K.gguf"]);
@@ -524,7 +526,8 @@ fn other_ways_to_list() {
         .iter()
         .map(|(path, content)| {
             let (size, oid) = (content.len(), sha256(content));
-            json!([{"type": "file", "path": path, "size": size, "oid": "9".repeat(40), "lfs": {"oid": oid, "size": size}},
+            let lfs = json!({"oid": oid, "size": size});
+            json!([{"type": "file", "path": path, "size": size, "oid": "9".repeat(40), "lfs": lfs},
                    {"type": "directory", "path": "b.gguf", "oid": "8".repeat(40)}])
             .to_string()
         })
@@ -556,7 +559,8 @@ fn other_ways_to_list() {
     let bare = Server::start(move |request, _| match &request.path[..] {
         LISTING => Reply::new(200, names.clone()),
         path if path.starts_with("/cdn/") => Reply::part(&contents[0].1, request),
-        path => resolve(&contents, path, "").unwrap_or(Reply::new(404, "")),
+        path if path.contains(COMMIT) => Reply::new(404, ""),
+        path => resolve(&contents, &path.replace("/main/", &format!("/{COMMIT}/")), "").unwrap_or(Reply::new(404, "")),
     });
     let cache = Folder::new();
     ran(&mut chat(&bare.url(), &cache, "org/repo", &[]).unwrap());

@@ -1,8 +1,8 @@
 //! Models from the model hub: `--hf ORG/REPO:QUANT` instead of a file.
 //!
-//! The hub is asked what the repository has, one model of that is chosen, and those of its files that are not in the cache
-//! are fetched, one after the other. The cache is that of the hub's own tools. Whatever a server says is checked before it
-//! becomes a path, and every file before it gets its name.
+//! The hub is asked what the repository has, one model of that is chosen, and those of its files that are not in the
+//! cache are fetched, one after the other. The cache is that of the hub's own tools. Whatever a server says is
+//! checked before it becomes a path, and every file before it gets its name.
 
 mod cache;
 mod choose;
@@ -28,8 +28,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64, &str);
 /// Where a model comes from, if it is not a file already.
 #[derive(Args, Debug, Clone)]
 pub struct Flags {
-    /// A model on the hub, and which: Q4_K_M, Q8_0 or any other part of its file's name. Proxies are those of ALL_PROXY,
-    /// HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    /// A model on the hub, and which: Q4_K_M, Q8_0 or any other part of its file's name. Proxies are those of
+    /// ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     #[arg(long, value_name = "ORG/REPO[:QUANT]", help_heading = "From the hub")]
     pub hf: Option<Repo>,
     /// Which file of the repository, by its name; of a model in several files, any of them.
@@ -210,10 +210,24 @@ fn from_hub(
 /// A file on the hub, and all that has to be known to fetch it.
 struct Source<'a> {
     file: &'a File,
-    url: String,
+    urls: Urls,
     commit: String,
     etag: String,
     size_bytes: u64,
+}
+
+/// Where a file is on the hub: by its commit, so that files which are fetched over hours belong together; and by the
+/// name of the revision, which is all that simple mirrors know.
+struct Urls([String; 2]);
+
+impl Urls {
+    fn ask<T>(&self, mut ask: impl FnMut(&str) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let [by_commit, by_name] = &self.0;
+        match ask(by_commit) {
+            Err(Trouble::Status(404, _)) if by_name != by_commit => ask(by_name),
+            answer => answer,
+        }
+    }
 }
 
 impl<'a> Source<'a> {
@@ -225,19 +239,20 @@ impl<'a> Source<'a> {
         commit: Option<&str>,
         file: &'a File,
     ) -> Result<Self, Trouble> {
-        // By its commit, so that files which are fetched over hours belong together.
-        let revision = http::encoded(commit.unwrap_or(revision), "");
-        let url = client.url(&format!("/{repo}/resolve/{revision}/{}", http::encoded(&file.path, "/")));
-        if let (Some(commit), Some(etag), Some(size_bytes)) = (commit, &file.etag, file.size_bytes) {
-            return Ok(Self { file, url, commit: commit.to_owned(), etag: etag.clone(), size_bytes });
+        let path = http::encoded(&file.path, "/");
+        let url = |revision| client.url(&format!("/{repo}/resolve/{}/{path}", http::encoded(revision, "")));
+        let urls = Urls([url(commit.unwrap_or(revision)), url(revision)]);
+        let sha256 = file.etag.clone().filter(|etag| etag.len() == fetch::SHA256_DIGITS);
+        if let (Some(commit), Some(etag), Some(size_bytes)) = (commit, sha256, file.size_bytes) {
+            return Ok(Self { file, urls, commit: commit.to_owned(), etag, size_bytes });
         }
-        let about = client.about(&url)?;
-        let unknown = |what: &str| Trouble::Lasting(format!("HEAD {url}: the hub does not say its {what}"));
+        let about = urls.ask(|url| client.about(url))?;
+        let unknown = |what: &str| Trouble::Lasting(format!("{}: the hub does not say its {what}", file.path));
         let commit = commit.map(str::to_owned).or(about.commit).ok_or_else(|| unknown("commit (X-Repo-Commit)"))?;
-        let etag = file.etag.clone().or(about.etag).ok_or_else(|| unknown("content (X-Linked-ETag)"))?;
-        let size_bytes = file.size_bytes.or(about.size_bytes).ok_or_else(|| unknown("size (X-Linked-Size)"))?;
+        let etag = about.etag.or(file.etag.clone()).ok_or_else(|| unknown("content (X-Linked-ETag)"))?;
+        let size_bytes = about.size_bytes.or(file.size_bytes).ok_or_else(|| unknown("size (X-Linked-Size)"))?;
         let (commit, etag) = (listing::checked_commit(commit)?, listing::checked_etag(etag)?);
-        Ok(Self { file, url, commit, etag, size_bytes })
+        Ok(Self { file, urls, commit, etag, size_bytes })
     }
 
     /// Where it is in the cache, fetched if need be.
@@ -254,8 +269,10 @@ impl<'a> Source<'a> {
             return Ok(file);
         }
         if cache.blob(etag, size_bytes).is_none() {
-            let wanted = Wanted { name: self.file.name(), url: self.url.clone(), size_bytes, etag };
-            fetch::download(client, &wanted, &cache.partial(etag), progress)?;
+            self.urls.ask(|url| {
+                let wanted = Wanted { name: self.file.name(), url, size_bytes, etag };
+                fetch::download(client, &wanted, &cache.partial(etag), progress)
+            })?;
             cache.complete(etag).map_err(at_cache)?;
         }
         Ok(cache.link(&self.commit, path, etag).map_err(at_cache)?)

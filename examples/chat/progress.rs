@@ -1,7 +1,7 @@
 //! How far a long task is, in one line on the terminal that is drawn over and over.
 //!
-//! Only a terminal gets a bar: where errors go into a file or a pipe, nothing is drawn. A bar wipes its line as it ends,
-//! however it ends, so that what is printed next has the line for itself.
+//! Only a terminal gets a bar: where errors go into a file or a pipe, nothing is drawn. A bar wipes its line as it
+//! ends, however it ends, so that what is printed next has the line for itself.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// As wide as a line gets: the width of a terminal is not asked for, and all have this many columns.
 const WIDTH: usize = 79;
-const CELLS: usize = 20;
-const LABEL: usize = 26;
+const CELLS: usize = 16;
+const LABEL: usize = 22;
 /// Often enough to be seen moving, seldom enough to cost nothing.
 const BETWEEN_DRAWINGS: Duration = Duration::from_millis(100);
 /// The rate is that of the last few seconds: what was done before says little about the time that remains.
@@ -31,6 +31,13 @@ impl Unit {
         match self {
             Unit::Bytes => bytes(count),
             Unit::Things(name) => format!("{count} {name}"),
+        }
+    }
+
+    fn rate(self, per_second: f64) -> String {
+        match self {
+            Unit::Bytes => format!("{}/s", bytes(per_second as u64)),
+            Unit::Things(_) => format!("{per_second:.0}/s"),
         }
     }
 }
@@ -91,7 +98,7 @@ impl Bar {
         match self.rate() {
             Some(per_second) if per_second >= 1.0 => {
                 let left = total.saturating_sub(done) as f64 / per_second;
-                format!("{line}, {}/s, {}", self.unit.amount(per_second as u64), clock(left as u64))
+                format!("{line}, {}, {}", self.unit.rate(per_second), clock(left as u64))
             }
             _ => line,
         }

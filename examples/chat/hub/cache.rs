@@ -90,8 +90,8 @@ impl Cache {
         self.repo.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Waits until nobody else fetches a blob; nobody else does while the file that is returned is open. `wait` is called
-    /// if there is somebody to wait for.
+    /// Waits until nobody else fetches a blob; nobody else does while the file that is returned is open. `wait` is
+    /// called if there is somebody to wait for.
     pub fn lock(&self, etag: &str, wait: impl FnOnce()) -> io::Result<fs::File> {
         fs::create_dir_all(&self.locks)?;
         fs::create_dir_all(self.repo.join("blobs"))?;

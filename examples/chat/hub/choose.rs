@@ -1,7 +1,7 @@
 //! Which of a repository's files are the model that is asked for.
 //!
-//! A model is one `.gguf` file, or all shards of one (`NAME-00001-of-00003.gguf`). What lies beside models (projectors of
-//! images, importance matrices) is never chosen, except by its name.
+//! A model is one `.gguf` file, or all shards of one (`NAME-00001-of-00003.gguf`). What lies beside models
+//! (projectors of images, importance matrices) is never chosen, except by its name.
 
 use crate::progress;
 use std::collections::BTreeMap;
@@ -88,8 +88,8 @@ impl<'a> Model<'a> {
 /// The model that is wished for. If it was chosen by habit, out of several, the second is a word about that.
 ///
 /// # Errors
-/// If there is none, or not one only; then it says what there is and how to choose. `place` is what has the files, `repo`
-/// what a person calls the repository.
+/// If there is none, or not one only; then it says what there is and how to choose. `place` is what has the files,
+/// `repo` what a person calls the repository.
 pub fn choose<'a>(
     files: &'a [File],
     wish: Wish,

@@ -1,7 +1,7 @@
 //! One file, fetched into a file that may have its beginning already.
 //!
-//! What is on disk and what was hashed are always the same bytes. A file counts as fetched when it is as long as it has to
-//! be and, where the SHA-256 is known, has that; everything else on disk is a beginning to go on from.
+//! What is on disk and what was hashed are always the same bytes. A file counts as fetched when it is as long as it
+//! has to be and, where the SHA-256 is known, has that; everything else on disk is a beginning to go on from.
 
 use super::Progress;
 use super::http::{Answer, Client, Trouble};
@@ -14,13 +14,15 @@ use std::time::Duration;
 /// How often it is tried again without a byte more in between.
 const TRIES: u32 = 5;
 const CHUNK_BYTES: usize = 256 << 10;
+/// How a SHA-256 is told from the ids that git gives.
+pub const SHA256_DIGITS: usize = 64;
 
 /// What to fetch.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// What people call it.
     pub name: &'a str,
-    pub url: String,
+    pub url: &'a str,
     pub size_bytes: u64,
     /// The SHA-256 if it is one (and not the id that git gives), hexadecimal.
     pub etag: &'a str,
@@ -28,7 +30,7 @@ pub struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn has_sha256(&self) -> bool {
-        self.etag.len() == 64
+        self.etag.len() == SHA256_DIGITS
     }
 }
 
@@ -68,7 +70,7 @@ fn pause(patience: Duration, tries: u32) -> Duration {
 
 /// One request, until it ends in one way or another.
 fn stream(client: &Client, wanted: &Wanted, partial: &mut Partial, progress: Progress) -> Result<(), Trouble> {
-    let mut answer = client.get(&wanted.url, partial.done_bytes)?;
+    let mut answer = client.get(wanted.url, partial.done_bytes)?;
     compare(wanted, &answer, partial.done_bytes)?;
     let start = match answer.status {
         200 => Some(0),
@@ -105,7 +107,7 @@ fn stream(client: &Client, wanted: &Wanted, partial: &mut Partial, progress: Pro
 
 /// Whether an answer is about what is wanted.
 fn compare(wanted: &Wanted, answer: &Answer, from: u64) -> Result<(), Trouble> {
-    let (name, url) = (wanted.name, &wanted.url);
+    let (name, url) = (wanted.name, wanted.url);
     if let Some(etag) = answer.linked.etag.as_ref().filter(|etag| !etag.eq_ignore_ascii_case(wanted.etag)) {
         let expected = wanted.etag;
         let why = "the repository may have changed meanwhile: run it again";

@@ -1,7 +1,7 @@
 //! Requests to the hub, one at a time.
 //!
-//! Redirects are followed here and not by the client below, because what the hub says about a file stands in the headers
-//! of the redirect, and because the token goes to the hub and to nobody else.
+//! Redirects are followed here and not by the client below, because what the hub says about a file stands in the
+//! headers of the redirect, and because the token goes to the hub and to nobody else.
 
 use std::time::Duration;
 use ureq::http::{HeaderMap, StatusCode, Uri};
@@ -38,8 +38,8 @@ pub struct Linked {
     pub commit: Option<String>,
 }
 
-/// An answer: 200, 206 (a part, from where it was asked for), 416 (nothing is left from there on), or, asked about a file
-/// only, a redirect.
+/// An answer: 200, 206 (a part, from where it was asked for), 416 (nothing is left from there on), or, asked about a
+/// file only, a redirect.
 pub struct Answer {
     pub status: u16,
     pub linked: Linked,
@@ -166,7 +166,7 @@ impl Client {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         request.call().map_err(|error| {
-            let why = format!("{method} {at}: {}", self.words(&error));
+            let why = format!("{method} {}: {}", shown(at, is_home), self.words(&error));
             match error {
                 ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl => Trouble::Lasting(why),
                 _ => Trouble::Passing(why),
@@ -207,7 +207,8 @@ fn refusal(method: &str, at: &Uri, status: StatusCode, headers: &HeaderMap, is_h
     let token = if has_token { "the token may not read it: check the token" } else { "give a token with --hf-token" };
     let to_do = match status.as_u16() {
         401 | 403 if is_home => format!(
-            "there is no such repository, or it is private, or gated: check the name; if it is gated, accept its terms on its page; {token}"
+            "there is no such repository, or it is private or gated: check the name; if it is gated, accept its terms \
+             on its page; {token}"
         ),
         401 | 403 => "the place with the content refuses; running it again asks for a new address of it".into(),
         404 => "there is nothing of this name: check the names of organisation, repository, file and revision".into(),
@@ -215,11 +216,17 @@ fn refusal(method: &str, at: &Uri, status: StatusCode, headers: &HeaderMap, is_h
         500.. => "the server is in trouble: try again later".into(),
         _ => "expected 200".into(),
     };
-    let why = format!("{method} {at}: {status}{said}: {to_do}");
+    let why = format!("{method} {}: {status}{said}: {to_do}", shown(at, is_home));
     match status.as_u16() {
         408 | 429 | 500.. => Trouble::Passing(why),
         code => Trouble::Status(code, why),
     }
+}
+
+/// An address as people want to read it: elsewhere than at the hub, what follows the path are signatures.
+fn shown(at: &Uri, is_home: bool) -> String {
+    let whole = at.to_string();
+    if is_home { whole } else { whole.split('?').next().unwrap_or_default().to_owned() }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -19,8 +19,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Asks for a repository's files: for what is known about the model, and where the server does not do that, or says no
-    /// sizes, for its tree.
+    /// Asks for a repository's files: for what is known about the model, and where the server does not do that, or
+    /// says no sizes, for its tree.
     pub fn get(client: &Client, repo: &str, revision: &str) -> Result<Self, Trouble> {
         let about = match revision {
             "main" => format!("/api/models/{repo}?blobs=true"),
@@ -64,7 +64,7 @@ fn from_model(answer: &Value) -> Result<Listing, Trouble> {
     let siblings = answer.get("siblings").and_then(Value::as_array);
     let siblings = siblings.ok_or_else(|| Trouble::Lasting("the hub's answer has no `siblings`, its files".into()))?;
     let commit = answer.get("sha").and_then(Value::as_str).map(str::to_owned);
-    let files = siblings.iter().filter_map(|file| found(file, "rfilename", "blobId", "sha256"));
+    let files = siblings.iter().filter_map(|file| found(file, "rfilename", "blobId"));
     Ok(Listing { commit: commit.map(checked_commit).transpose()?, files: files.collect::<Result<_, _>>()? })
 }
 
@@ -79,7 +79,7 @@ fn from_tree(client: &Client, repo: &str, revision: &str) -> Result<Listing, Tro
         let wrong = || Trouble::Lasting(format!("GET {url}: expected a list of files"));
         for file in answer.as_array().ok_or_else(wrong)? {
             if file.get("type").and_then(Value::as_str) != Some("directory") {
-                listing.files.extend(found(file, "path", "oid", "oid").transpose()?);
+                listing.files.extend(found(file, "path", "oid").transpose()?);
             }
         }
         listing.commit = commit.map(checked_commit).transpose()?.or(listing.commit);
@@ -89,7 +89,7 @@ fn from_tree(client: &Client, repo: &str, revision: &str) -> Result<Listing, Tro
 }
 
 /// A file that the hub lists, if it is a GGUF file; its fields have these names.
-fn found(file: &Value, path: &str, id: &str, sha256: &str) -> Option<Result<File, Trouble>> {
+fn found(file: &Value, path: &str, id: &str) -> Option<Result<File, Trouble>> {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let path = text(file, path)?;
     let is_gguf = path.get(path.len().saturating_sub(5)..).is_some_and(|end| end.eq_ignore_ascii_case(".gguf"));
@@ -97,9 +97,9 @@ fn found(file: &Value, path: &str, id: &str, sha256: &str) -> Option<Result<File
         return None;
     }
     let lfs = file.get("lfs").filter(|lfs| lfs.is_object());
-    // What Git LFS keeps has an id that is the SHA-256; one key or the other has it.
+    // What Git LFS keeps has the SHA-256 for its id, under the one key in models and the other in trees.
     let etag = match lfs {
-        Some(lfs) => text(lfs, sha256).or_else(|| text(lfs, "oid")),
+        Some(lfs) => text(lfs, "sha256").or_else(|| text(lfs, "oid")),
         None => text(file, id),
     };
     let size = |value: &Value| value.get("size").and_then(Value::as_u64);
