@@ -19,6 +19,7 @@ mod once;
 mod progress;
 mod stream;
 mod talk;
+mod wrap;
 
 use clap::{Parser, ValueEnum};
 use kiln::chat::{ChatBuilder, ContextPolicy};
@@ -144,7 +145,8 @@ impl Args {
             _ => {
                 let mut bytes = vec![];
                 io::stdin().read_to_end(&mut bytes)?;
-                let text = String::from_utf8(bytes).map_err(|error| format!("standard input: {error}, expected text"))?;
+                let text =
+                    String::from_utf8(bytes).map_err(|error| format!("standard input: {error}, expected text"))?;
                 if text.trim().is_empty() {
                     return Err("standard input: found nothing, expected what to say".into());
                 }
@@ -176,7 +178,9 @@ impl Args {
         let defaults = SamplerOptions::default();
         let temperature = self.temp.unwrap_or(defaults.temperature);
         let sampler = defaults.temperature(temperature).top_k(self.top_k).top_p(self.top_p).min_p(self.min_p);
-        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let clock = || {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+        };
         let seed = self.seed.unwrap_or_else(|| if is_repeatable { 0 } else { clock() });
         let mut how = Generate::new().sampler(sampler).seed(seed);
         how.max_tokens = self.max_tokens.or(is_repeatable.then_some(256));
@@ -187,7 +191,9 @@ impl Args {
         match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Color::Auto => {
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
         }
     }
 }

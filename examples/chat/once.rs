@@ -2,9 +2,9 @@
 
 use crate::stream::{JsonLines, Plain, Sink, Stop, finish_words, statistics_line};
 use crate::{Args, Ended};
+use kiln::Model;
 use kiln::chat::Piece;
 use kiln::session::{Cancel, Finish, Statistics};
-use kiln::Model;
 use std::error::Error;
 
 /// Says a text and prints what comes of it.
@@ -45,7 +45,10 @@ fn print(
     stop: &Stop,
 ) -> Result<(), Box<dyn Error>> {
     let _stopping = stop.stops(cancel);
-    pieces.try_for_each(|piece| Ok(sink.piece(&piece?)?))
+    for piece in pieces {
+        sink.piece(&piece?)?;
+    }
+    Ok(())
 }
 
 fn end(
