@@ -86,9 +86,12 @@ impl Sink for JsonLines {
 
 /// What a reply cost.
 pub fn statistics_line(statistics: &Statistics) -> String {
+    if statistics.generated_tokens == 0 {
+        return format!("{} of {} prompt tokens read", statistics.prompt_tokens_run, statistics.prompt_tokens);
+    }
     // A speed takes two tokens to tell.
     let speed = match statistics.generated_tokens {
-        0 | 1 => String::new(),
+        1 => String::new(),
         _ => {
             let (tokens, gigabytes) = (statistics.tokens_per_second(), statistics.gigabytes_per_second());
             format!(" at {tokens:.1} tokens/s ({gigabytes:.1} GB/s)")

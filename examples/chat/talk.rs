@@ -23,15 +23,15 @@ const SOON: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 
 const HELP: &str = "\
-/help             this
-/system [TEXT]    show or change what the model is told before anything else
-/reset            forget what has been said
-/save FILE        write the conversation to a file
-/load FILE        go on with one
-/stats            what the last reply cost, and who computes
-/model [FILE]     show the model, or go on with another one
-/quit             end; so does Ctrl-D
-//...             say something that begins with a slash
+/help           this
+/system [TEXT]  show or change what the model is told first
+/reset          forget what has been said
+/save FILE      write the conversation to a file
+/load FILE      go on with one
+/stats          what the last reply cost, and who computes
+/model [FILE]   show the model, or go on with another one
+/quit           end; so does Ctrl-D
+//...           say something that begins with a slash
 Ctrl-C stops a reply. A line that ends in \\ goes on in the next.";
 
 /// What a conversation begins with.
@@ -49,7 +49,7 @@ pub fn run(args: &Args, model: Model) -> Result<(), Box<dyn Error>> {
     let file = args.model.clone();
     let chat = args.chat(&model)?.messages(beginning(args)?).start()?;
     let mut talk = Talk { args, file, chat, stop, editor: Editor::new()?, colors: args.has_colors(), last: None };
-    talk.greet();
+    talk.greet()?;
     loop {
         let prompt = talk.painted("> ", BOLD);
         let said = match talk.editor.read(("> ", prompt))? {
@@ -75,6 +75,7 @@ pub fn run(args: &Args, model: Model) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+const PLAIN: &str = "0";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -91,13 +92,27 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn greet(&self) {
-        println!("{}", self.painted(&self.name(), BOLD));
-        println!("{}", self.painted("/help lists what can be done. Ctrl-C stops a reply, Ctrl-D ends.", DIM));
+    fn greet(&mut self) -> io::Result<()> {
+        self.tell(&self.name(), BOLD)?;
+        self.tell("/help lists what can be done. Ctrl-C stops a reply, Ctrl-D ends.", DIM)?;
         if self.file.is_none() && self.args.hub.hf.is_none() {
             let words = "This is a very small model, for a first try: ask it for a story, a sum, or what kiln is.";
-            println!("{}", self.painted(words, DIM));
+            self.tell(words, DIM)?;
         }
+        Ok(())
+    }
+
+    /// Says something of its own.
+    fn tell(&mut self, text: &str, code: &str) -> io::Result<()> {
+        let (mut out, mut wrap, width) = (io::stdout().lock(), Wrap::default(), self.editor.columns());
+        if self.colors {
+            write!(out, "\x1b[{code}m")?;
+        }
+        wrap.print(&mut out, text, width)?;
+        if self.colors {
+            write!(out, "\x1b[0m")?;
+        }
+        wrap.finish(&mut out)
     }
 
     /// Which model, and where it runs.
@@ -146,10 +161,11 @@ impl Talk<'_> {
 
     fn obey(&mut self, command: Command) -> Result<(), Box<dyn Error>> {
         match command {
-            Command::Help => println!("{HELP}"),
+            Command::Help => self.tell(HELP, PLAIN)?,
             Command::System(None) => {
                 let system = self.chat.messages().iter().find(|message| message.role == Role::System);
-                println!("{}", system.map_or("The model is told nothing.", |message| &message.text[..]));
+                let text = system.map_or("The model is told nothing.", |message| &message.text[..]).to_owned();
+                self.tell(&text, PLAIN)?;
             }
             Command::System(Some(text)) => {
                 commands::set_system(self.chat.messages_mut(), &text);
@@ -168,11 +184,11 @@ impl Talk<'_> {
                 println!("{} messages read from {}.", messages.len(), path.display());
                 *self.chat.messages_mut() = messages;
             }
-            Command::Stats => self.print_statistics(),
-            Command::Model(None) => println!("{}\n{}", self.name(), self.chat.model().memory()),
+            Command::Stats => self.tell(&self.statistics(), PLAIN)?,
+            Command::Model(None) => self.tell(&format!("{}\n{}", self.name(), self.chat.model().memory()), PLAIN)?,
             Command::Model(Some(path)) => {
                 self.change_model(&path)?;
-                println!("{}", self.name());
+                self.tell(&self.name(), PLAIN)?;
             }
             Command::Quit => {}
         }
@@ -188,20 +204,22 @@ impl Talk<'_> {
         Ok(())
     }
 
-    fn print_statistics(&self) {
-        match &self.last {
+    /// What the last reply cost, and who computes.
+    fn statistics(&self) -> String {
+        let last = match &self.last {
             Some((statistics, finish)) => {
-                println!("{}: {}", statistics_line(statistics), finish_words(finish.as_ref()));
+                format!("{}: {}", statistics_line(statistics), finish_words(finish.as_ref()))
             }
-            None => println!("Nothing has been said yet."),
-        }
+            None => "Nothing has been said yet".into(),
+        };
         let (model, held) = (self.chat.model(), self.chat.session().tokens().len());
-        print!("{held} of {} tokens of context", model.context());
-        match self.chat.forgotten_messages() {
-            0 => println!(", {} messages.", self.chat.messages().len()),
-            gone => println!(", {} messages, of which the model no longer sees {gone}.", self.chat.messages().len()),
-        }
-        println!("{}", model.plan().to_string().trim_end());
+        let (context, count) = (model.context(), self.chat.messages().len());
+        let gone = match self.chat.forgotten_messages() {
+            0 => String::new(),
+            gone => format!(", of which the model no longer sees {gone}"),
+        };
+        let plan = model.plan().to_string();
+        format!("{last}.\n{held} of {context} tokens of context, {count} messages{gone}.\n{}", plan.trim_end())
     }
 }
 
