@@ -10,9 +10,10 @@
 //! on. `bos_token` and `eos_token` come from the model file if the context has none.
 
 use clap::{ArgGroup, Parser};
+use kiln::chat::Prompter;
 use kiln::gguf::Gguf;
 use kiln::template::{Now, Template};
-use kiln::tokenizer::{Encode, Tokenizer};
+use kiln::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -35,7 +36,8 @@ struct Args {
     /// What the template takes for the time, as 2026-01-15T12:34:56; by default the clock's, in UTC.
     #[arg(long, value_name = "TIME")]
     now: Option<String>,
-    /// Print token ids, of the model's vocabulary.
+    /// Print token ids, of the model's vocabulary: what a model sees in a conversation. Control tokens that stand in
+    /// messages are text there.
     #[arg(long, requires = "model")]
     ids: bool,
 }
@@ -71,15 +73,16 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         }
     }
     let now = args.now.as_deref().map_or(Ok(Now::utc()), Now::parse)?;
-    let text = Template::new(&source)?.render(&Value::Object(context), now)?;
+    let context = Value::Object(context);
     let mut out = io::stdout().lock();
     match tokenizer.filter(|_| args.ids) {
         Some(tokenizer) => {
-            let ids = tokenizer.encode(&text, Encode::default().parse_special(true));
+            let prompter = Prompter::new(&source, &tokenizer)?;
+            let ids = prompter.tokens(&prompter.render(&context, now)?, &tokenizer);
             let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
             writeln!(out, "{}", ids.join(" "))?;
         }
-        None => out.write_all(text.as_bytes())?,
+        None => out.write_all(Template::new(&source)?.render(&context, now)?.as_bytes())?,
     }
     Ok(out.flush()?)
 }
