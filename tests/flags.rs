@@ -71,8 +71,11 @@ fn unknown_flags_and_bad_values_show_the_usage() {
             let said = error(command, 2);
             assert!(said.contains(named) && said.contains(&format!("Usage: {name}")), "{name} {mistake}: {said}");
         }
-        let Some(command) = example(name, &[]) else { return };
-        assert!(error(command, 2).contains("Usage"), "{name}");
+        // Without any, chat has a model of its own and asks what to say.
+        if name != "chat" {
+            let Some(command) = example(name, &[]) else { return };
+            assert!(error(command, 2).contains("Usage"), "{name}");
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64, &str);
 
 /// Where a model comes from, if it is not a file already.
 #[derive(Args, Debug, Clone)]
+#[group(id = "hub")]
 pub struct Flags {
     /// A model on the hub, and which: Q4_K_M, Q8_0 or any other part of its file's name. Proxies are those of
     /// ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
