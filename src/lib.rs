@@ -211,6 +211,7 @@ pub mod chat;
 pub mod embed;
 pub mod error;
 pub mod gguf;
+#[cfg(feature = "grammar")]
 pub mod grammar;
 pub mod model;
 pub mod options;
