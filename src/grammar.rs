@@ -72,7 +72,7 @@ impl Grammar {
     /// of it; properties come in the order of the schema; characters are written as such, not as `\u` escapes. Keywords
     /// that no draft knows are taken for remarks, as the standard says. These are not supported: `not`, `if`, `contains`,
     /// `uniqueItems`, `propertyNames`, `dependencies`, `unevaluated…`; `oneOf` where the options cannot be told apart;
-    /// `$ref` to other documents.
+    /// `$ref` to other documents. A number without bounds may, as in JSON, be larger than a float holds.
     ///
     /// # Errors
     /// [`Error::Grammar`](crate::Error::Grammar) for a schema that is broken, that nothing conforms to, or that asks for

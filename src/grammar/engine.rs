@@ -10,9 +10,6 @@ use llguidance::{Logger, panic_utils};
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 
-/// How deep a grammar nests at most: far more than people write, and little enough for the stack of a thread.
-const MOST_DEPTH: usize = 200;
-
 /// What the engine may spend. Its errors are to be short: whole grammars and stacks are no help in them.
 pub(super) fn limits() -> ParserLimits {
     ParserLimits { verbose_errors: false, ..ParserLimits::default() }
@@ -33,11 +30,10 @@ pub(super) fn input(grammar: &Grammar) -> Result<TopLevelGrammar> {
     let wrong = |reason: &str| refused(grammar, reason);
     match &grammar.source {
         Source::JsonSchema(schema) => {
-            let schema = schema::prepare(schema, MOST_DEPTH).map_err(|reason| wrong(&reason))?;
+            let schema = schema::prepare(schema).map_err(|reason| wrong(&reason))?;
             Ok(TopLevelGrammar::from_json_schema(schema))
         }
         Source::Regex(expression) => {
-            check_depth(expression).map_err(|reason| wrong(&reason))?;
             // A lone backslash at the end would be dropped on the way.
             let backslashes = expression.bytes().rev().take_while(|&byte| byte == b'\\').count();
             if backslashes % 2 == 1 {
@@ -49,27 +45,8 @@ pub(super) fn input(grammar: &Grammar) -> Result<TopLevelGrammar> {
                 expression => Ok(TopLevelGrammar::from_regex(expression)),
             }
         }
-        Source::Lark(text) => {
-            check_depth(text).map_err(|reason| wrong(&reason))?;
-            Ok(TopLevelGrammar::from_lark(text.clone()))
-        }
+        Source::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
     }
-}
-
-/// The engine reads brackets by recursion. Counts those in strings too, which are balanced more often than not.
-fn check_depth(text: &str) -> Result<(), String> {
-    let mut depth = 0_usize;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MOST_DEPTH {
-            return Err(format!("more than {MOST_DEPTH} brackets within each other"));
-        }
-    }
-    Ok(())
 }
 
 /// Runs the engine: what panics in it is an error, of which nothing is printed.
@@ -83,12 +60,16 @@ pub(super) fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The error for a grammar that the engine does not take.
 pub(super) fn refused(grammar: &Grammar, error: &(impl Display + ?Sized)) -> Error {
-    Error::Grammar { subject: grammar.subject().into(), reason: reason(&error.to_string()) }
+    Error::Grammar { subject: grammar.subject().into(), reason: reason(grammar, &error.to_string()) }
 }
 
-/// The engine's words, where they would not help as they are in ours.
-fn reason(words: &str) -> String {
+/// The engine's words, or ours where those would not help.
+fn reason(grammar: &Grammar, words: &str) -> String {
     let words = first_part(words);
+    // Where in a Lark grammar an expression stands, is of interest only if there is one.
+    if let (Source::Regex(_), Some((_, words))) = (&grammar.source, words.split_once("(in regex): ")) {
+        return words.split("\n   1 | start:").next().unwrap_or(words).to_owned();
+    }
     if let Some(keys) = words.strip_prefix("Unimplemented keys: ") {
         let keys = keys.trim_matches(['[', ']']).replace('"', "`");
         return format!("keywords that are not supported: {keys}");
@@ -97,7 +78,7 @@ fn reason(words: &str) -> String {
         return "`oneOf` with options that cannot be told apart by type or constant is not supported; `anyOf` is"
             .into();
     }
-    words.to_owned()
+    words.replace(" without 'referencing' feature", "")
 }
 
 /// Without what is appended for those who debug the engine.

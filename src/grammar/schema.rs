@@ -7,18 +7,22 @@ use serde_json::{Map, Value, json};
 
 /// White space between the parts of a value: a blank, or a line break and its indentation. Bounded, so that no model gets
 /// lost in it.
-const WHITE_SPACE: &str = r" |\r?\n[ \t]{0,40}";
+const WHITE_SPACE: &str = r" |\n[ \t]{0,40}";
 
 /// The letters that may follow a backslash. Without `u`: names of properties could be spelled in ways that the engine
 /// does not see through.
 const ESCAPES: &str = "nrbtf\\\"";
 
+/// How deep a schema nests at most: far more than people write, and little enough for the stack of a thread, since the engine
+/// follows it by recursion.
+const MOST_DEPTH: usize = 200;
+
 /// Keywords whose values are no schemas.
 const PLAIN_VALUES: [&str; 5] = ["const", "enum", "default", "examples", "example"];
 
 /// The schema with the engine's options in it, or what is wrong.
-pub(super) fn prepare(schema: &Value, most_depth: usize) -> Result<Value, String> {
-    check(schema, most_depth)?;
+pub(super) fn prepare(schema: &Value) -> Result<Value, String> {
+    check(schema, MOST_DEPTH)?;
     let mut keywords = match schema {
         Value::Bool(true) => Map::new(),
         Value::Object(keywords) => keywords.clone(),
@@ -30,7 +34,7 @@ pub(super) fn prepare(schema: &Value, most_depth: usize) -> Result<Value, String
 }
 
 fn check(schema: &Value, depth_left: usize) -> Result<(), String> {
-    let Some(depth_left) = depth_left.checked_sub(1) else { return Err("nests too deep".into()) };
+    let Some(depth_left) = depth_left.checked_sub(1) else { return Err(format!("deeper than {MOST_DEPTH} levels")) };
     match schema {
         Value::Array(items) => items.iter().try_for_each(|item| check(item, depth_left)),
         Value::Object(keywords) => {
