@@ -82,7 +82,7 @@ impl Grammar {
     }
 
     /// A text that a regular expression matches from its beginning to its end. The syntax is that of the crate `regex`,
-    /// without anchors and look-around.
+    /// without look-around, and with anchors only at the ends, where they say nothing new.
     ///
     /// # Errors
     /// [`Error::Grammar`](crate::Error::Grammar) if the expression is broken or too large.

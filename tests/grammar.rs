@@ -5,15 +5,17 @@
 
 #![cfg(feature = "grammar")]
 
+mod gpu;
 mod json_shape;
 
 use json_shape::Pattern;
-use kiln::gguf::Gguf;
+use kiln::backend::gpu::GpuOptions;
+use kiln::gguf::{Gguf, GgufWriter};
 use kiln::grammar::{Grammar, Matcher, Vocabulary};
 use kiln::sampler::SamplerOptions;
 use kiln::session::Finish;
 use kiln::tokenizer::Tokenizer;
-use kiln::{Device, Error, Generate, LoadOptions, Model};
+use kiln::{CacheFormat, Device, Error, Generate, LoadOptions, Model};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -26,7 +28,13 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn open(name: &str) -> Model {
-    LoadOptions::new().device(Device::Cpu).context(512).threads(1).open(path(name)).unwrap()
+    LoadOptions::new()
+        .device(Device::Cpu)
+        .context(512)
+        .cache_format(CacheFormat::F32)
+        .threads(1)
+        .open(path(name))
+        .unwrap()
 }
 
 static BOX: LazyLock<Model> = LazyLock::new(|| open("examples/model-in-the-box/box.gguf"));
@@ -186,7 +194,7 @@ fn any_json_is_json() {
 #[test]
 fn regular_expressions_match_the_whole_reply() {
     type Case = (&'static str, f64, fn(&str) -> bool);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("[0-9]{3}-[0-9]{4}", 1.0, |text| {
             let digits = |part: &str, count| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
             text.split_once('-').is_some_and(|(a, b)| digits(a, 3) && digits(b, 4))
@@ -202,6 +210,7 @@ fn regular_expressions_match_the_whole_reply() {
             let rest = text.trim_start_matches('a');
             rest.len() < text.len() && ["/\\a\n", "/\\b\n", "/\\c\n"].contains(&rest)
         }),
+        ("^(ab|c)$", 1.0, |text| ["ab", "c"].contains(&text)),
         (r"\w{1,6}\.", 0.9, |text| {
             let word = text.strip_suffix('.').unwrap_or_default();
             (1..=6).contains(&word.chars().count())
@@ -307,7 +316,8 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!(false), "false"),
         (json!(7), "object or boolean"),
         (json!({ "enum": [] }), "empty"),
-        (json!({ "type": format!("{}é", "x".repeat(99)) }), "xxx"),
+        // Its engine panics at this one, which is nobody's end.
+        (json!({ "type": "number", "minimum": format!("{}é", "x".repeat(98)) }), "engine"),
         (nested(1000), "deep"),
     ];
     for (schema, named) in schemas {
@@ -316,7 +326,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(subject == "JSON schema" && reason.contains(named), "{named} is not in: {error}");
     }
     for (expression, named) in
-        [("(", "("), ("[a", "["), ("a\\", "backslash"), ("a(?=b)", "look"), ("^a$", "anchor"), ("a{5,2}", "repetition")]
+        [("(", "("), ("[a", "["), ("a\\", "backslash"), ("a(?=b)", "look"), ("a^b", "look"), ("a{5,2}", "repetition")]
     {
         let error = Grammar::regex(expression).unwrap_err();
         assert!(matches!(&error, Error::Grammar { reason, .. } if reason.contains(named)), "{expression}: {error}");
@@ -481,6 +491,61 @@ fn control_tokens_come_only_where_a_grammar_names_them() {
     let unknown = Grammar::lark("start: <|nothing|>").unwrap();
     let error = Matcher::new(&unknown, &Arc::new(Vocabulary::new(tokenizer).unwrap())).unwrap_err();
     assert!(error.to_string().contains("<|nothing|>"), "{error}");
+}
+
+/// A vocabulary of SentencePiece with what files do wrong: an end that says it is text, two tokens of the same bytes, a byte
+/// that no text has, and a token that is far too long.
+#[test]
+fn odd_tokens_are_never_chosen_for_what_they_are_not() {
+    let long = "a".repeat(5000);
+    let tokens = ["a", "b", "stop", "a", "<0xFF>", &long, "<0x61>", "\u{2581}a", "unused"];
+    let kinds = [1, 1, 1, 1, 6, 1, 6, 1, 5];
+    let mut writer = GgufWriter::new();
+    writer.set("tokenizer.ggml.model", "llama").unwrap();
+    writer.set("tokenizer.ggml.tokens", tokens.map(String::from).to_vec()).unwrap();
+    writer.set("tokenizer.ggml.scores", vec![0_f32; 9]).unwrap();
+    writer.set("tokenizer.ggml.token_type", kinds.to_vec()).unwrap();
+    writer.set("tokenizer.ggml.bos_token_id", 8_u32).unwrap();
+    writer.set("tokenizer.ggml.unknown_token_id", 8_u32).unwrap();
+    writer.set("tokenizer.ggml.eos_token_id", 2_u32).unwrap();
+    let mut bytes = vec![];
+    writer.write(&mut bytes).unwrap();
+    let tokenizer = Tokenizer::load(Gguf::from_bytes(bytes).unwrap().metadata()).unwrap();
+    let masked = |matcher: &mut Matcher| matcher.mask().unwrap().unwrap().iter().collect::<Vec<_>>();
+    let mut letters = matcher(&Grammar::regex("[ -z]+").unwrap(), &tokenizer);
+    assert_eq!(masked(&mut letters), [0, 1, 3, 6, 7]);
+    letters.accept(6).unwrap();
+    assert_eq!(masked(&mut letters), [0, 1, 2, 3, 6, 7], "now it may end");
+    // What the vocabulary cannot write is an error when it is needed, not a wrong token.
+    let mut other = matcher(&Grammar::regex("ac").unwrap(), &tokenizer);
+    other.accept(3).unwrap();
+    let error = other.mask().unwrap_err();
+    assert!(error.to_string().contains("no token of the vocabulary"), "{error}");
+}
+
+#[test]
+fn a_gpu_gives_the_same_reply_and_its_loss_does_not_end_the_grammar() {
+    let schema = json!({ "type": "array", "items": { "enum": ["one", "two", 3] }, "minItems": 9, "maxItems": 12 });
+    let seeded = |seed| Generate::new().sampler(SamplerOptions::new().temperature(1.5)).seed(seed);
+    for how in [Generate::new().greedy(), seeded(1), seeded(2)] {
+        let Some(gpu) = gpu::open(&GpuOptions::default()).pop() else { return };
+        let how = how.json_schema(&schema);
+        let expected = RANDOM.session().generate_with("Hi", how.clone()).unwrap().text().unwrap();
+        let file = Gguf::open(path("tests/golden/models/llama.gguf")).unwrap();
+        let options = LoadOptions::new().context(512).cache_format(CacheFormat::F32);
+        let model = Model::load_on(file, &options, std::slice::from_ref(&gpu)).unwrap();
+        let mut session = model.session();
+        let mut reply = session.generate_with("Hi", how).unwrap();
+        let mut text: String = (0..3).filter_map(|_| reply.next()?.ok()).collect();
+        gpu.device().destroy();
+        let (rest, errors): (Vec<_>, Vec<_>) = reply.partition(Result::is_ok);
+        text.extend(rest.into_iter().map(Result::unwrap));
+        assert!(matches!(&errors[..], [Err(Error::GpuLost { .. })]), "{errors:?}");
+        text.extend(session.resume().unwrap().map(Result::unwrap));
+        assert_eq!(text, expected);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        json_shape::check(&value, &schema, &schema, &[]).unwrap();
+    }
 }
 
 /// Vocabularies of every algorithm that generates, and what is odd about them.

@@ -18,7 +18,7 @@ pub(super) fn limits() -> ParserLimits {
 /// Checks what can be checked without a vocabulary.
 pub(super) fn check(grammar: &Grammar) -> Result<()> {
     let init = GrammarInit::Serialized(input(grammar)?);
-    let compiled = run(|| {
+    let compiled = run(grammar.subject(), || {
         let compiled = init.to_cgrammar(None, &mut Logger::new(0, 0), limits(), vec![]);
         Ok(compiled.map(drop).map_err(|error| error.to_string()))
     })?;
@@ -49,12 +49,12 @@ pub(super) fn input(grammar: &Grammar) -> Result<TopLevelGrammar> {
     }
 }
 
-/// Runs the engine: what panics in it is an error, of which nothing is printed.
-pub(super) fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs the engine on something: what panics in it is an error, of which nothing is printed.
+pub(super) fn run<T>(subject: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(work())));
     outcome.unwrap_or_else(|error| {
-        let reason = format!("its engine failed: {}", first_part(&error.to_string()));
-        Err(Error::Grammar { subject: "engine".into(), reason })
+        let reason = format!("the engine failed: {}", first_part(&error.to_string()));
+        Err(Error::Grammar { subject: subject.into(), reason })
     })
 }
 

@@ -59,7 +59,7 @@ impl Matcher {
     /// [`Error::Grammar`] as the constructors of [`Grammar`] have it, and if a control token is not in the vocabulary.
     pub fn new(grammar: &Grammar, vocabulary: &Arc<Vocabulary>) -> Result<Self> {
         let input = engine::input(grammar)?;
-        let created = engine::run(|| Ok(vocabulary.factory.create_parser(input)))?;
+        let created = engine::run(grammar.subject(), || Ok(vocabulary.factory.create_parser(input)))?;
         let mut parser = created.map_err(|error| engine::refused(grammar, &error))?;
         let warnings = parser.grammar_warnings();
         warnings.iter().for_each(|warning| log::warn!("{}: {warning}", grammar.subject()));
@@ -137,7 +137,7 @@ impl Matcher {
 
     fn run<T>(&mut self, work: impl FnOnce(&mut TokenParser) -> Result<T, String>) -> Result<T> {
         let parser = &mut self.parser;
-        let outcome = engine::run(|| Ok(work(parser)))?;
+        let outcome = engine::run(self.subject, || Ok(work(parser)))?;
         outcome.map_err(|reason| {
             let subject = format!("{}, after {} tokens", self.subject, self.accepted);
             Error::Grammar { subject, reason }

@@ -44,7 +44,7 @@ impl Vocabulary {
         }
         let pieces: Vec<Vec<u8>> = (0..count).map(|token| piece(tokenizer, token)).collect();
         let ends = &tokenizer.special().end_of_generation[..];
-        engine::run(|| {
+        engine::run("vocabulary", || {
             let trie = TokTrie::from(&TokRxInfo::new(count, INVALID_TOKEN), &pieces);
             let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(ends) };
             let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
