@@ -332,7 +332,14 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(matches!(&error, Error::Grammar { reason, .. } if reason.contains(named)), "{expression}: {error}");
     }
     let deep = format!("start: {}\"a\"{}", "(".repeat(100_000), ")".repeat(100_000));
-    for (grammar, named) in [("", "start"), ("start: \"a", "1"), ("start: other", "other"), (&deep[..], "nest")] {
+    let bytes = "%llguidance {\"allow_invalid_utf8\": true}\nstart: /(?s-u:.)/";
+    for (grammar, named) in [
+        ("", "start"),
+        (bytes, "allow_invalid_utf8"),
+        ("start: \"a", "1"),
+        ("start: other", "other"),
+        (&deep[..], "nest"),
+    ] {
         let error = Grammar::lark(grammar).unwrap_err();
         assert!(matches!(&error, Error::Grammar { reason, .. } if reason.contains(named)), "{error}");
     }
@@ -498,12 +505,12 @@ fn control_tokens_come_only_where_a_grammar_names_them() {
 #[test]
 fn odd_tokens_are_never_chosen_for_what_they_are_not() {
     let long = "a".repeat(5000);
-    let tokens = ["a", "b", "stop", "a", "<0xFF>", &long, "<0x61>", "\u{2581}a", "unused"];
-    let kinds = [1, 1, 1, 1, 6, 1, 6, 1, 5];
+    let tokens = ["a", "b", "stop", "a", "<0xFF>", &long, "<0x61>", "\u{2581}a", "unused", "<|tool|>"];
+    let kinds = [1, 1, 1, 1, 6, 1, 6, 1, 5, 3];
     let mut writer = GgufWriter::new();
     writer.set("tokenizer.ggml.model", "llama").unwrap();
     writer.set("tokenizer.ggml.tokens", tokens.map(String::from).to_vec()).unwrap();
-    writer.set("tokenizer.ggml.scores", vec![0_f32; 9]).unwrap();
+    writer.set("tokenizer.ggml.scores", vec![0_f32; tokens.len()]).unwrap();
     writer.set("tokenizer.ggml.token_type", kinds.to_vec()).unwrap();
     writer.set("tokenizer.ggml.bos_token_id", 8_u32).unwrap();
     writer.set("tokenizer.ggml.unknown_token_id", 8_u32).unwrap();
@@ -516,6 +523,7 @@ fn odd_tokens_are_never_chosen_for_what_they_are_not() {
     assert_eq!(masked(&mut letters), [0, 1, 3, 6, 7]);
     letters.accept(6).unwrap();
     assert_eq!(masked(&mut letters), [0, 1, 2, 3, 6, 7], "now it may end");
+    assert_eq!(masked(&mut matcher(&Grammar::lark("start: <|tool|>").unwrap(), &tokenizer)), [9]);
     // What the vocabulary cannot write is an error when it is needed, not a wrong token.
     let mut other = matcher(&Grammar::regex("ac").unwrap(), &tokenizer);
     other.accept(3).unwrap();

@@ -45,6 +45,10 @@ pub(super) fn input(grammar: &Grammar) -> Result<TopLevelGrammar> {
                 expression => Ok(TopLevelGrammar::from_regex(expression)),
             }
         }
+        // Bytes that no text has would reach the control tokens; and replies are texts.
+        Source::Lark(text) if text.contains("allow_invalid_utf8") => {
+            Err(wrong("`allow_invalid_utf8` is not supported"))
+        }
         Source::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
     }
 }

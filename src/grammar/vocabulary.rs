@@ -81,8 +81,6 @@ fn piece(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
         vec![]
     } else if tokenizer.is_control(token) || tokenizer.special().ends_generation(token) {
         [&[MARKER], piece].concat()
-    } else if piece.contains(&MARKER) {
-        vec![]
     } else {
         piece.to_vec()
     }
