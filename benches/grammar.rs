@@ -47,7 +47,7 @@ fn main() {
         report(&name, &mut times, &mut starts);
         all.extend(times);
     }
-    report("all", &mut all, &mut vec![]);
+    report("all", &mut all, &mut []);
 }
 
 fn millis(time: Duration) -> f64 {

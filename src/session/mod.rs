@@ -349,7 +349,7 @@ impl Checkpoint {
 }
 
 /// How to generate.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Generate {
     /// The most tokens to generate; without a limit, until the model ends or the context is full.
@@ -370,22 +370,6 @@ pub struct Generate {
     /// What to do when the context is full: without a number, the reply ends in [`Error::ContextFull`]; with one, that
     /// many tokens at the beginning are kept, the older half of the others is forgotten, and what is left is run again.
     pub shift: Option<usize>,
-}
-
-impl Default for Generate {
-    fn default() -> Self {
-        Generate {
-            max_tokens: None,
-            stop: vec![],
-            sampler: SamplerOptions::default(),
-            seed: 0,
-            ignore_end: false,
-            #[cfg(feature = "grammar")]
-            grammar: None,
-            shown: vec![],
-            shift: None,
-        }
-    }
 }
 
 impl Generate {

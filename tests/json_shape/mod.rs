@@ -108,8 +108,8 @@ fn check_array(
         "minItems" => count >= wanted.as_u64().unwrap(),
         "maxItems" => count <= wanted.as_u64().unwrap(),
         "prefixItems" => {
-            let pairs = items.iter().zip(wanted.as_array().unwrap());
-            pairs.map(|(item, schema)| check(item, schema, root, patterns)).collect::<Result<(), _>>()?;
+            let mut pairs = items.iter().zip(wanted.as_array().unwrap());
+            pairs.try_for_each(|(item, schema)| check(item, schema, root, patterns))?;
             true
         }
         "items" => {
@@ -141,8 +141,8 @@ fn check_object(
             true
         }
         "additionalProperties" => {
-            let others = members.iter().filter(|(name, _)| !named.contains_key(&name[..]));
-            others.map(|(_, member)| check(member, wanted, root, patterns)).collect::<Result<(), _>>()?;
+            let mut others = members.iter().filter(|(name, _)| !named.contains_key(&name[..]));
+            others.try_for_each(|(_, member)| check(member, wanted, root, patterns))?;
             true
         }
         "minProperties" => members.len() as u64 >= wanted.as_u64().unwrap(),
