@@ -187,8 +187,8 @@
 //! Imports go only rightwards; `tests/layering.rs` holds every file to it:
 //!
 //! ```text
-//! lib → chat, embed → session → scheduler, sampler, grammar, template, tokenizer → model, backend → cache
-//!     → program → quant → gguf → options → error
+//! lib → chat, embed → session → scheduler, sampler, grammar, template → tokenizer → model, backend
+//!     → cache → program → quant → gguf → options → error
 //! ```
 //!
 //! The hinge is [`program`]: a model *writes* a program, the backends *execute* it, and neither imports the other. Both

@@ -18,7 +18,7 @@ const MOST_TOKEN_BYTES: usize = 1000;
 /// More tokens do not fit in the trie.
 const MOST_TOKENS: u32 = 1 << 20;
 
-/// What every grammar needs to know of a model's tokens. Made once of its tokenizer: that takes a good part of a second
+/// What every grammar needs to know of a model's tokens. Made once of its tokenizer: that takes some tenths of a second
 /// for large vocabularies.
 pub struct Vocabulary {
     pub(super) factory: ParserFactory,
