@@ -180,7 +180,7 @@
 //! |---|---|---|---|
 //! | `gpu` | yes | the GPU backend; without it models run on the CPU | wgpu |
 //! | `chat` | yes | [`chat`] and [`template`] | minijinja, serde_json |
-//! | `grammar` | no | [`grammar`]: replies that conform to a schema or a grammar | llguidance, serde_json |
+//! | `grammar` | no | replies that conform to a schema or a grammar | llguidance, serde_json |
 //!
 //! # How it is built
 //!
