@@ -114,6 +114,14 @@ pub enum Error {
         /// What may be handed over.
         expected: String,
     },
+    /// A grammar that cannot be used, or that a text cannot be made to conform to.
+    #[error("{subject}: {reason}")]
+    Grammar {
+        /// The kind of grammar, or the part of structured output.
+        subject: String,
+        /// What is wrong, in the engine's words where it knows best.
+        reason: String,
+    },
     /// A GPU, a shader or a buffer that is not as it has to be.
     #[error("GPU {subject}: found {found}, expected {expected}")]
     Gpu {

@@ -180,15 +180,15 @@
 //! |---|---|---|---|
 //! | `gpu` | yes | the GPU backend; without it models run on the CPU | wgpu |
 //! | `chat` | yes | [`chat`] and [`template`] | minijinja, serde_json |
-//! | `grammar` | no | [`grammar`]: replies that conform to a schema or a grammar | llguidance, serde_json |
+//! | `grammar` | no | replies that conform to a schema or a grammar | llguidance, serde_json |
 //!
 //! # How it is built
 //!
 //! Imports go only rightwards; `tests/layering.rs` holds every file to it:
 //!
 //! ```text
-//! lib → chat, embed → session → scheduler, sampler, grammar, template, tokenizer → model, backend → cache
-//!     → program → quant → gguf → options → error
+//! lib → chat, embed → session → scheduler, sampler, grammar, template → tokenizer → model, backend
+//!     → cache → program → quant → gguf → options → error
 //! ```
 //!
 //! The hinge is [`program`]: a model *writes* a program, the backends *execute* it, and neither imports the other. Both
@@ -211,6 +211,7 @@ pub mod chat;
 pub mod embed;
 pub mod error;
 pub mod gguf;
+#[cfg(feature = "grammar")]
 pub mod grammar;
 pub mod model;
 pub mod options;

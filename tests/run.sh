@@ -54,3 +54,8 @@ fi
 # Examples are built first: some tests run them.
 cargo build --examples
 cargo test "$@"
+# What is not in the default features.
+if [ $# = 0 ]; then
+    cargo test --features grammar --test grammar
+    cargo test --features grammar --doc grammar
+fi

@@ -18,6 +18,7 @@
 //! the CPU. Who computes what and in how much memory, [`Model::plan`] tells, or [`LoadOptions::plan`] before anything is
 //! loaded; what a reply cost, [`Reply::statistics`]. A GPU that is lost ends a reply in an error; [`Session::resume`] goes on.
 
+mod form;
 mod memory;
 mod next;
 mod reply;
@@ -33,12 +34,15 @@ use crate::backend::gpu::Gpu;
 use crate::cache::Sequence;
 use crate::error::Error;
 use crate::gguf::{Gguf, LoadMode};
+#[cfg(feature = "grammar")]
+use crate::grammar::Grammar;
 use crate::model::{self, Facts};
 use crate::options::{LoadOptions, Offload, Recover};
 use crate::program::{Program, Purpose};
 use crate::sampler::{Sampler, SamplerOptions, dry_breakers};
 use crate::scheduler::{self, CHUNK_TOKENS, Engine, Fit, Plan};
 use crate::tokenizer::{Encode, Tokenizer, TokenizerOptions};
+use form::Form;
 use reply::Interrupted;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,6 +64,8 @@ struct Shared {
     engine: Mutex<Arc<Engine>>,
     /// Held while that is made.
     recovering: Mutex<()>,
+    #[cfg(feature = "grammar")]
+    vocabulary: form::Cached,
 }
 
 impl LoadOptions {
@@ -103,7 +109,18 @@ impl Model {
         let engine = Engine::load(&file, options, gpus)?;
         let (program, options, recovering) = (engine.program().clone(), options.clone(), Mutex::new(()));
         let engine = Mutex::new(Arc::new(engine));
-        let model = Model { shared: Arc::new(Shared { tokenizer, file, options, program, facts, engine, recovering }) };
+        let shared = Shared {
+            tokenizer,
+            file,
+            options,
+            program,
+            facts,
+            engine,
+            recovering,
+            #[cfg(feature = "grammar")]
+            vocabulary: form::Cached::default(),
+        };
+        let model = Model { shared: Arc::new(shared) };
         log::info!("{}: {}; on {}", model.facts(), model.memory(), model.engine().name());
         Ok(model)
     }
@@ -332,7 +349,7 @@ impl Checkpoint {
 }
 
 /// How to generate.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Generate {
     /// The most tokens to generate; without a limit, until the model ends or the context is full.
@@ -345,18 +362,14 @@ pub struct Generate {
     pub seed: u64,
     /// Go on when the model says that it is done.
     pub ignore_end: bool,
+    /// What the reply has to conform to.
+    #[cfg(feature = "grammar")]
+    pub grammar: Option<Grammar>,
     /// Control tokens that are part of the text, by their names; others are not.
     pub shown: Vec<u32>,
     /// What to do when the context is full: without a number, the reply ends in [`Error::ContextFull`]; with one, that
     /// many tokens at the beginning are kept, the older half of the others is forgotten, and what is left is run again.
     pub shift: Option<usize>,
-}
-
-impl Default for Generate {
-    fn default() -> Self {
-        let sampler = SamplerOptions::default();
-        Generate { max_tokens: None, stop: vec![], sampler, seed: 0, ignore_end: false, shown: vec![], shift: None }
-    }
 }
 
 impl Generate {
@@ -451,10 +464,10 @@ impl Session {
 
     /// Continues tokens.
     pub fn generate_tokens(&mut self, tokens: &[u32], how: Generate) -> Result<Reply<'_>> {
-        let sampler = how.make_sampler(&self.model)?;
+        let (sampler, form) = (how.make_sampler(&self.model)?, Form::new(&how, &self.model)?);
         self.append(tokens)?;
         let Some(state) = self.state.take() else { return Err(lost()) };
-        let running = Running::start(&self.model, state, Interrupted::new(sampler, how), Cancel::default())?;
+        let running = Running::start(&self.model, state, Interrupted::new(sampler, form, how), Cancel::default())?;
         Ok(Reply::new(&mut self.state, running))
     }
 
@@ -473,9 +486,9 @@ impl Session {
 
     /// Starts a generation behind the tokens it holds. They are gone until [`take_back`](Self::take_back).
     pub(crate) fn run(&mut self, how: Generate) -> Result<Running> {
-        let sampler = how.make_sampler(&self.model)?;
+        let (sampler, form) = (how.make_sampler(&self.model)?, Form::new(&how, &self.model)?);
         let Some(state) = self.state.take() else { return Err(lost()) };
-        Running::start(&self.model, state, Interrupted::new(sampler, how), Cancel::default())
+        Running::start(&self.model, state, Interrupted::new(sampler, form, how), Cancel::default())
     }
 
     /// Takes back what a generation was lent, when it has ended.

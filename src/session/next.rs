@@ -4,6 +4,7 @@
 //! token that the device expects to be chosen, while the host still waits to choose. If the choice is another, that step
 //! is forgotten.
 
+use super::form::Form;
 use super::{Model, State};
 use crate::Result;
 use crate::backend::gpu::{Draw, Input, Ticket, Wanted};
@@ -23,15 +24,18 @@ impl Next {
         &mut self,
         model: &Model,
         state: &mut State,
-        sampler: &mut Sampler,
+        (sampler, form): (&mut Sampler, &Form),
         watch: impl Fn(usize) -> bool,
         more: bool,
     ) -> Result<Option<u32>> {
         let engine = state.engine.clone();
-        let Some(candidates) = engine.candidates(sampler.candidates_wanted()) else {
+        // A token that a grammar allows may be none of the likeliest.
+        let wanted = sampler.candidates_wanted().filter(|_| form.is_free());
+        let Some(candidates) = engine.candidates(wanted) else {
             self.forget(state)?;
-            let logits = model.advance(state, watch)?;
-            return logits.map(|mut logits| sampler.sample(&mut logits)).transpose();
+            let Some(mut logits) = model.advance(state, watch)? else { return Ok(None) };
+            form.restrict(&mut logits)?;
+            return sampler.sample(&mut logits).map(Some);
         };
         let before = state.sequence.len();
         let result = self.step(model, state, sampler, watch, candidates, more);

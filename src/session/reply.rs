@@ -3,6 +3,7 @@
 //! The thread has the session's state while it runs and gives it back at the end, so a session can be used again as soon
 //! as its reply is dropped. Pieces of text come through a channel; a waker tells a task that polls the reply.
 
+use super::form::Form;
 use super::next::Next;
 use super::{Generate, Model, State, lost};
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 pub enum Finish {
     /// The model was done: it chose this token.
     End(u32),
+    /// The text is complete: what it has to conform to lets nothing follow.
+    Complete,
     /// This stop text came.
     Stop(String),
     /// As many tokens as were asked for.
@@ -236,6 +239,7 @@ impl Drop for Reply<'_> {
 #[derive(Debug)]
 pub(super) struct Interrupted {
     sampler: Sampler,
+    form: Form,
     how: Generate,
     decoder: StreamDecoder,
     /// Tokens that were chosen.
@@ -246,9 +250,9 @@ pub(super) struct Interrupted {
 
 impl Interrupted {
     /// A reply that has not begun.
-    pub fn new(sampler: Sampler, mut how: Generate) -> Self {
+    pub fn new(sampler: Sampler, form: Form, mut how: Generate) -> Self {
         let decoder = StreamDecoder::new(std::mem::take(&mut how.stop));
-        Interrupted { sampler, how, decoder, generated: 0, lost_gpu: false }
+        Interrupted { sampler, form, how, decoder, generated: 0, lost_gpu: false }
     }
 }
 
@@ -300,7 +304,10 @@ impl Worker {
         let (most, ignore_end, shift) = (how.max_tokens, how.ignore_end, how.shift);
         let mut first = None;
         loop {
-            let Interrupted { sampler, how, decoder, generated, .. } = &mut self.course;
+            let Interrupted { sampler, form, how, decoder, generated, .. } = &mut self.course;
+            if !form.prepare()? {
+                return Ok(Finish::Complete);
+            }
             if most.is_some_and(|most| *generated >= most) {
                 return Ok(Finish::MaxTokens);
             }
@@ -311,7 +318,7 @@ impl Worker {
                 statistics.prompt_tokens_run = statistics.prompt_tokens.saturating_sub(left);
                 !cancel.is_cancelled()
             };
-            let choose = |state: &mut State| next.token(model, state, sampler, watch, more);
+            let choose = |state: &mut State| next.token(model, state, (sampler, form), watch, more);
             let token = match self.state.run(model, choose) {
                 Ok(Some(token)) => token,
                 Ok(None) => return Ok(Finish::Cancelled),
@@ -337,6 +344,7 @@ impl Worker {
                 return Ok(Finish::End(token));
             }
             sampler.accept(token);
+            form.accept(token)?;
             self.state.tokens.push(token);
             if !tokenizer.is_control(token) || how.shown.contains(&token) {
                 let text = decoder.push(tokenizer.piece(token));
