@@ -7,7 +7,7 @@ mod tiny;
 
 use gpu::open;
 use kiln::backend::batch::Batch;
-use kiln::backend::gpu::readback::{wait, wait_until};
+use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Choice, Draw, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Wanted};
 use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
@@ -50,8 +50,7 @@ fn begin(executor: &mut GpuExecutor, input: Input, wanted: Wanted, sequence: &mu
 
 fn finish(executor: &mut GpuExecutor, ticket: Ticket) -> Choice {
     let gpu = executor.gpu().clone();
-    let submission = ticket.submission();
-    let (choice, arrival) = wait_until(&gpu, &submission, ticket.finish(&gpu)).unwrap();
+    let (choice, arrival) = ticket.wait(&gpu).unwrap();
     executor.end(arrival);
     choice
 }
