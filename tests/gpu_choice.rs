@@ -1,6 +1,8 @@
 //! Choosing on the GPU: the likeliest tokens, the guess at the sampler's choice, and steps that go ahead of it. What comes
 //! out must be what a sampler chooses from all logits.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
