@@ -517,7 +517,7 @@ pub struct DrawParams {
 }
 
 impl DrawParams {
-    /// Reads a [`Draw`], a uniform, and what the last of [`TopKParams::rounds`] wrote; writes an index as `u32`.
+    /// Reads a [`Draw`](super::Draw), a uniform, and what the last of [`TopKParams::rounds`] wrote; writes an index as `u32`.
     pub fn kernel(&self) -> Kernel {
         Kernel { variant: Variant::new("draw.wgsl", "uuurw"), groups: [1, 1, 1] }
     }
