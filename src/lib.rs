@@ -233,6 +233,6 @@ pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Pooling, Rec
 pub use session::{Generate, Model, Reply, Session};
 
 /// The examples of the readme, compiled and run with the tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "chat"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
