@@ -41,7 +41,7 @@
 //! # Ok::<(), kiln::Error>(())
 //! ```
 //!
-//! [`chat`] has the rest: histories, tools that the model may call, and what to forget when the context is full.
+//! The module `chat` has the rest: histories, tools that the model may call, and what to forget when the context is full.
 //!
 //! # Replies with a form
 //!
@@ -178,9 +178,11 @@
 //!
 //! | feature | default | what it brings | what it needs |
 //! |---|---|---|---|
-//! | `gpu` | yes | the GPU backend; without it models run on the CPU | wgpu |
-//! | `chat` | yes | [`chat`] and [`template`] | minijinja, serde_json |
-//! | `grammar` | no | replies that conform to a schema or a grammar | llguidance, serde_json |
+//! | `gpu` | yes | [`backend::gpu`]; without it [`Device::Auto`] is the CPU, and to ask for a GPU is an error that says so | wgpu |
+//! | `chat` | yes | the modules `chat` and `template`; without it there are texts and tokens, and no conversations | minijinja, serde_json |
+//! | `grammar` | no | `grammar`: replies that conform to a schema or a grammar | llguidance, serde_json |
+//!
+//! Without any, the crate is a core of few dependencies that runs models on the CPU.
 //!
 //! # How it is built
 //!
@@ -232,6 +234,6 @@ pub use options::{CacheFormat, Device, LoadOptions, Offload, OnCpu, Pooling, Rec
 pub use session::{Generate, Model, Reply, Session};
 
 /// The examples of the readme, compiled and run with the tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "chat"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,5 +1,7 @@
 //! The GPU's rotation, store and attention against the executable specification.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};

@@ -1,5 +1,7 @@
 //! The bench example, run as a person or a script runs it.
 
+#![cfg(feature = "gpu")]
+
 mod example;
 
 use example::{error, example, model};

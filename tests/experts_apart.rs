@@ -1,6 +1,8 @@
 //! Where the steps of mixtures run when experts stay on the CPU, as `--cpu-experts` has it: who chooses stays with the
 //! router's matrix, and one sum comes back.
 
+#![cfg(feature = "gpu")]
+
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 

@@ -2,6 +2,8 @@
 //!
 //! What holds for these models on the CPU is in `models.rs`; that fast code there computes the same, in `executor.rs`.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

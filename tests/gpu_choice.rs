@@ -1,13 +1,15 @@
 //! Choosing on the GPU: the likeliest tokens, the guess at the sampler's choice, and steps that go ahead of it. What comes
 //! out must be what a sampler chooses from all logits.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
 use gpu::open;
 use kiln::backend::batch::Batch;
-use kiln::backend::gpu::readback::{wait, wait_until};
+use kiln::backend::gpu::readback::wait;
 use kiln::backend::gpu::{Choice, Draw, Gpu, GpuExecutor, GpuExecutorOptions, GpuOptions, Input, Ticket, Wanted};
 use kiln::cache::{Cache, CacheFormat, CacheLimits, Sequence};
 use kiln::gguf::Gguf;
@@ -50,8 +52,7 @@ fn begin(executor: &mut GpuExecutor, input: Input, wanted: Wanted, sequence: &mu
 
 fn finish(executor: &mut GpuExecutor, ticket: Ticket) -> Choice {
     let gpu = executor.gpu().clone();
-    let submission = ticket.submission();
-    let (choice, arrival) = wait_until(&gpu, &submission, ticket.finish(&gpu)).unwrap();
+    let (choice, arrival) = ticket.wait(&gpu).unwrap();
     executor.end(arrival);
     choice
 }

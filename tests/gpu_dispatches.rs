@@ -1,5 +1,7 @@
 //! How many dispatches a layer takes: each costs time on every GPU, however little it computes.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

@@ -1,6 +1,8 @@
 //! Encoders on every GPU and in every tier: against the reference's rows, and against the specification where there is no
 //! reference. All numbers have 32 bits.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

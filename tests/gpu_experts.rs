@@ -1,6 +1,8 @@
 //! Mixtures of experts on the GPU: the choice, the order by experts, their products for few tokens and many, and the sum,
 //! on every GPU of the machine against what the CPU computes.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use bytemuck::bytes_of as pod;

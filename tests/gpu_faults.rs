@@ -2,6 +2,8 @@
 //! error that says so, and never in a panic, a hang, or logits that are none. And what must not happen there: objects
 //! that are made for every token.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

@@ -4,6 +4,8 @@
 //! is said there: 1e-8 where all numbers have 32 bits, 1e-5 where the cache has 16, and for quantized files either what a
 //! decoder may do, or one and a half times the error that the reference has itself with activations of eight bits.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::{gpus, nmse};

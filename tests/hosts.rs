@@ -1,5 +1,7 @@
 //! Applications with several threads: models, sessions and replies that share a device.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::open;

@@ -1,5 +1,7 @@
 //! Every kernel over rows of the GPU against its twin on the CPU, on every GPU of the machine, over odd shapes.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use bytemuck::{Pod, bytes_of as pod};

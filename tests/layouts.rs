@@ -1,6 +1,8 @@
 //! Every type of weights on the GPU, unit by unit: the embedding kernel decodes rows of random blocks, and finds what the
 //! decoders of the CPU find.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};

@@ -8,6 +8,7 @@
 //! `KILN_PIPELINES`: words that have to occur in a shader's file, flags and constants, and with `!`, those that must not.
 //! Without it, all shaders are tried.
 
+#![cfg(feature = "gpu")]
 #![cfg(unix)] // the limit on memory is the shell's
 
 mod gpu;

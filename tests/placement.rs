@@ -2,6 +2,8 @@
 //!
 //! Golden models of the repository, those of the large set where `KILN_GOLDEN` names its folder, and quantized weights.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

@@ -1,6 +1,8 @@
 //! Plans tell the truth: the bytes that they name are the bytes that a device then holds, and they need no more of a file
 //! than its header.
 
+#![cfg(feature = "gpu")]
+
 mod gguf_bytes;
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -2,6 +2,8 @@
 //! Metal and DirectX, and, where it is installed, the compiler of a browser, which alone checks that barriers are
 //! reached by all lanes together.
 
+#![cfg(feature = "gpu")]
+
 use kiln::backend::gpu::shader::Variant;
 use kiln::backend::gpu::variants;
 use naga::back::{hlsl, msl, spv};

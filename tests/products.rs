@@ -1,6 +1,8 @@
 //! Products of matrices and activations on the GPU: every type of weights, few tokens and many, with all that can happen
 //! to the results, against plain sums.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::{Data, Random, bytes_of, bytes_of_words, floats, gpus, nmse, run};

@@ -1,6 +1,8 @@
 //! Bytes of weights in profiles: of single tokens they are what `Program::token_weight_bytes` says, and of experts only
 //! those count that are chosen.
 
+#![cfg(feature = "gpu")]
+
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 

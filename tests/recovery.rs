@@ -1,6 +1,8 @@
 //! What fails is survived: layers that find no room on a GPU go to the CPU, and a GPU that is lost costs time and nothing
 //! else.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::open;

@@ -1,23 +1,22 @@
 //! Sessions of models with recurrent layers: going back, branching and guessing ahead, on the CPU, on a GPU, and on both.
 
-mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
-use kiln::backend::gpu::{Gpu, GpuOptions};
+use kiln::backend::gpu::Gpu;
 use kiln::gguf::Gguf;
 use kiln::sampler::SamplerOptions;
-use kiln::{CacheFormat, Generate, LoadOptions, Model, Offload};
+use kiln::scheduler;
+use kiln::{CacheFormat, Device, Generate, LoadOptions, Model, Offload};
 use tiny::{Sizes, Tiny, random};
 
 const FAMILIES: [&str; 5] = ["mamba2", "granitehybrid", "qwen3next", "qwen35", "lfm2"];
 const PROMPT: usize = 45;
 
 fn device() -> Option<Gpu> {
-    let name = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
-    let mut options = GpuOptions::default();
-    options.name = name.split(',').next().map(String::from);
-    pollster::block_on(Gpu::open(&options)).inspect_err(|error| println!("skipped: no GPU: {error}")).ok()
+    let names = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
+    let options = LoadOptions::new().device(Device::Gpu(names.split(',').next().map(String::from)));
+    scheduler::open(&options).inspect_err(|error| println!("skipped: no GPU: {error}")).ok()?.pop()
 }
 
 /// A family's tiny model, wherever it can run.

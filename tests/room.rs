@@ -1,6 +1,8 @@
 //! How much memory a device says it has room for: what is plausible there, less when some is taken, and an answer
 //! whatever goes wrong while it is looked for.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 
 use gpu::gpus;

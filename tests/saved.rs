@@ -1,22 +1,21 @@
 //! Sessions that are saved and restored: with what was kept of them, elsewhere without, and files that are wrong.
 
-mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
-use kiln::backend::gpu::{Gpu, GpuOptions};
+use kiln::backend::gpu::Gpu;
 use kiln::gguf::Gguf;
-use kiln::{CacheFormat, Generate, LoadOptions, Model, Offload, Session};
+use kiln::scheduler;
+use kiln::{CacheFormat, Device, Generate, LoadOptions, Model, Offload, Session};
 use tiny::{Sizes, Tiny, random};
 
 const FAMILIES: [&str; 6] = ["llama", "gemma2", "deepseek2", "lfm2", "qwen3next", "mamba2"];
 const PROMPT: usize = 75;
 
 fn device() -> Option<Gpu> {
-    let name = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
-    let mut options = GpuOptions::default();
-    options.name = name.split(',').next().map(String::from);
-    pollster::block_on(Gpu::open(&options)).inspect_err(|error| println!("skipped: no GPU: {error}")).ok()
+    let names = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
+    let options = LoadOptions::new().device(Device::Gpu(names.split(',').next().map(String::from)));
+    scheduler::open(&options).inspect_err(|error| println!("skipped: no GPU: {error}")).ok()?.pop()
 }
 
 fn file(family: &str) -> Gguf {

@@ -1,5 +1,7 @@
 //! The self-check: tiers are on where the device computes with them what it should, and dropped where it does not.
 
+#![cfg(feature = "gpu")]
+
 mod gpu;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

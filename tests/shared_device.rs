@@ -1,6 +1,8 @@
 //! A device that an application has opened, and goes on using: kiln computes there what it computes on its own, and the
 //! application never waits for it within a poll. And the example that shows this.
 
+#![cfg(feature = "gpu")]
+
 mod example;
 
 use example::{error, example, model};

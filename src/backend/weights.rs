@@ -107,6 +107,7 @@ impl Weights {
     }
 
     /// The bytes of one row.
+    #[cfg(feature = "gpu")] // the CPU takes rows together
     pub fn row(&self, id: WeightId, row: usize) -> Result<Cow<'_, [u8]>> {
         let tensor = self.tensor(id);
         let row_bytes = Format::of(tensor.tensor_type())?.bytes_for(self.program.weights[id.0].columns)?;

@@ -6,7 +6,7 @@ use super::reader::{Piece, Reader};
 use super::{Chat, ContextPolicy};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Finish, Running, Statistics};
-use futures::Stream;
+use futures_core::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -6,10 +6,10 @@ use super::pipeline::pipeline;
 use super::placement::{Placement, Site, matrix_options};
 use super::plan::Plan;
 use crate::backend::batch::{Batch, Positions};
+use crate::backend::candidates::{Choice, Input, Wanted};
 use crate::backend::cpu::executor::{Executor, ExecutorOptions};
 use crate::backend::cpu::memory::PageMemory;
-use crate::backend::gpu::readback::{wait, wait_until};
-use crate::backend::gpu::{Choice, Gpu, GpuExecutor, GpuExecutorOptions, Input, Ticket, Wanted};
+use crate::backend::gpu::{Gpu, GpuExecutor, GpuExecutorOptions, Ticket, wait};
 use crate::backend::weights::Loading;
 use crate::cache::{Cache, Held, PageId, Sequence};
 use crate::gguf::Gguf;
@@ -226,8 +226,7 @@ impl Engine {
     /// Waits for a step.
     pub fn finish(&self, ticket: Ticket) -> Result<Choice> {
         let part = self.only_gpu().ok_or_else(no_gpu)?;
-        let submission = ticket.submission();
-        let (choice, arrival) = wait_until(&part.gpu, &submission, ticket.finish(&part.gpu))?;
+        let (choice, arrival) = ticket.wait(&part.gpu)?;
         lock(&part.executor).end(arrival);
         Ok(choice)
     }

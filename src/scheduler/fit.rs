@@ -4,8 +4,7 @@ use super::CHUNK_TOKENS;
 use super::placement::{Placement, Site, Sites};
 use super::plan::Plan;
 use crate::Result;
-use crate::backend::gpu::readback::wait;
-use crate::backend::gpu::{Gpu, GpuOptions, Sight, Traits};
+use crate::backend::gpu::{self, Gpu, GpuOptions, Sight};
 use crate::cache::{Cache, CacheLimits, CacheState};
 use crate::gguf::Gguf;
 use crate::model::{self, ProgramOptions};
@@ -116,21 +115,12 @@ impl Fit {
 
 /// The GPUs that options name, opened.
 pub fn open(options: &LoadOptions) -> Result<Vec<Gpu>> {
-    each(options, |how, all| match all {
-        true => pollster::block_on(Gpu::open_all(how)),
-        false => pollster::block_on(Gpu::open(how)).map(|gpu| vec![gpu]),
-    })
+    each(options, gpu::open)
 }
 
 /// The GPUs that options name, as they look from outside.
 pub fn look(options: &LoadOptions) -> Result<Vec<Site>> {
-    let found = each(options, |how, all| match all {
-        true => pollster::block_on(Sight::find_all(how)),
-        false => pollster::block_on(Sight::find(how)).map(|sight| vec![sight]),
-    })?;
-    let site =
-        |Sight { name, traits, room, .. }| Site { name, traits, free_bytes: room.free_bytes, most_layers: usize::MAX };
-    Ok(found.into_iter().map(site).collect())
+    Ok(each(options, gpu::look)?.into_iter().map(Site::from).collect())
 }
 
 /// What `get` finds for the options' devices: it is asked for one, or for all of the best kind.
@@ -161,13 +151,12 @@ impl Site {
     /// # Errors
     /// [`Error::GpuLost`](crate::Error::GpuLost) if it is gone.
     pub fn of(gpu: &Gpu) -> Result<Self> {
-        let room = wait(gpu, gpu.room());
-        gpu.check()?;
-        Ok(Site {
-            name: gpu.info().name.clone(),
-            traits: Traits::of(gpu),
-            free_bytes: room.free_bytes,
-            most_layers: usize::MAX,
-        })
+        gpu.sight().map(Site::from)
+    }
+}
+
+impl From<Sight> for Site {
+    fn from(Sight { name, traits, room, .. }: Sight) -> Self {
+        Site { name, traits, free_bytes: room.free_bytes, most_layers: usize::MAX }
     }
 }

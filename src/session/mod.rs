@@ -23,6 +23,8 @@ mod memory;
 mod next;
 mod reply;
 mod saved;
+#[cfg(feature = "chat")]
+mod turns;
 
 pub use memory::MemoryPlan;
 pub(crate) use reply::Running;
@@ -469,40 +471,6 @@ impl Session {
         let Some(state) = self.state.take() else { return Err(lost()) };
         let running = Running::start(&self.model, state, Interrupted::new(sampler, form, how), Cancel::default())?;
         Ok(Reply::new(&mut self.state, running))
-    }
-
-    /// Holds these tokens in place of what it held; what both begin with is not run again. Returns how many that are.
-    pub(crate) fn set_tokens(&mut self, tokens: &[u32]) -> Result<usize> {
-        let same = self.tokens().iter().zip(tokens).take_while(|(held, new)| held == new).count();
-        let limit = self.model.context();
-        if tokens.len() > limit as usize {
-            let asked_tokens = u32::try_from(tokens.len() - same).unwrap_or(u32::MAX);
-            return Err(Error::ContextFull { used_tokens: same as u32, asked_tokens, limit_tokens: limit });
-        }
-        self.truncate(same)?;
-        self.append(&tokens[same..])?;
-        Ok(same)
-    }
-
-    /// Starts a generation behind the tokens it holds. They are gone until [`take_back`](Self::take_back).
-    pub(crate) fn run(&mut self, how: Generate) -> Result<Running> {
-        let (sampler, form) = (how.make_sampler(&self.model)?, Form::new(&how, &self.model)?);
-        let Some(state) = self.state.take() else { return Err(lost()) };
-        Running::start(&self.model, state, Interrupted::new(sampler, form, how), Cancel::default())
-    }
-
-    /// Takes back what a generation was lent, when it has ended.
-    pub(crate) fn take_back(&mut self, running: &mut Running) -> Result<()> {
-        self.state = Some(running.end().ok_or_else(lost)??);
-        Ok(())
-    }
-
-    /// Goes on with a generation whose context was full, behind other tokens; what cancelled it still does.
-    pub(crate) fn run_on(&mut self, tokens: &[u32], cancel: Cancel) -> Result<Running> {
-        let interrupted = self.state.as_mut().and_then(|state| state.interrupted.take()).ok_or_else(lost)?;
-        self.set_tokens(tokens)?;
-        let Some(state) = self.state.take() else { return Err(lost()) };
-        Running::start(&self.model, state, interrupted, cancel)
     }
 
     /// Goes on with a reply that ended because a GPU was lost: on GPUs that are opened anew, or on the CPU, as

@@ -7,7 +7,8 @@
 use super::form::Form;
 use super::{Model, State};
 use crate::Result;
-use crate::backend::gpu::{Draw, Input, Ticket, Wanted};
+use crate::backend::candidates::{Draw, Input, Wanted};
+use crate::backend::gpu::Ticket;
 use crate::sampler::{Guess, Sampler};
 
 /// What is on its way for one reply.

@@ -9,7 +9,7 @@ use super::{Generate, Model, State, lost};
 use crate::error::{Error, Result};
 use crate::sampler::Sampler;
 use crate::tokenizer::StreamDecoder;
-use futures::Stream;
+use futures_core::Stream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};

@@ -10,45 +10,17 @@ use super::draft::missing;
 use super::executor::GpuExecutor;
 use super::flight::{Copy, Flight, Landed};
 use super::memory::buffer;
-use super::readback::Reading;
+use super::readback::{Reading, wait_until};
 use super::record::{Draft, Pipelines, Recording, Size};
-use super::rows::{ArgmaxParams, Draw, DrawParams, Kernel, MOST_OF_A_ROW, TopKParams, View, outputs};
+use super::rows::{ArgmaxParams, DrawParams, Kernel, MOST_OF_A_ROW, TopKParams, View, outputs};
 use super::slots::Slots;
 use super::step::StepBuffers;
 use crate::backend::batch::{Batch, Positions};
+use crate::backend::candidates::{Choice, Draw, Input, Wanted};
 use crate::cache::Sequence;
 use crate::program::{Program, Rows, SlotId};
 use crate::{Error, Result};
 use wgpu::BufferUsages;
-
-/// What a step begins with.
-#[derive(Debug, Clone, Copy)]
-pub enum Input<'a> {
-    /// These tokens.
-    Tokens(&'a [u32]),
-    /// The one that the device guessed behind another step, which the sequence is to hold when that is known to be right.
-    Guess(&'a Ticket),
-}
-
-/// What is wanted of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wanted {
-    /// So many of the likeliest tokens, at most [`GpuExecutor::most_candidates`].
-    pub candidates: u32,
-    /// How to draw one of them; without it the guess is the likeliest.
-    pub draw: Option<Draw>,
-}
-
-/// What a step gave.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// The likeliest tokens, the likeliest first.
-    pub tokens: Vec<u32>,
-    /// Their logits.
-    pub logits: Vec<f32>,
-    /// The one that the device would take.
-    pub guess: u32,
-}
 
 /// A step on its way.
 pub struct Ticket {
@@ -250,12 +222,13 @@ pub struct Arrival {
 }
 
 impl Ticket {
-    /// The submission that has to be done.
-    pub fn submission(&self) -> wgpu::SubmissionIndex {
-        self.flight.submission.clone()
+    /// Waits for what the step gave, and what [`GpuExecutor::end`] wants to have; not for steps that follow.
+    pub fn wait(self, gpu: &Gpu) -> Result<(Choice, Arrival)> {
+        let submission = self.flight.submission.clone();
+        wait_until(gpu, &submission, self.finish(gpu))
     }
 
-    /// What the step gave, and what [`GpuExecutor::end`] wants to have.
+    /// The same for callers that are asynchronous, while somebody polls the device.
     pub async fn finish(self, gpu: &Gpu) -> Result<(Choice, Arrival)> {
         let Ticket { flight, reading, buffers, candidates, size } = self;
         let (bytes, landed) = flight.land(gpu, reading.finish(gpu)).await?;

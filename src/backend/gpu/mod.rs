@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`device`], [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
+//! | [`device`], `find`, [`tiers`] | choosing and opening a device, and what it can do beyond plain WebGPU |
 //! | `selfcheck`, `trials`, [`report`] | which of that a device is trusted with: what is tried, and what came out |
 //! | `room` | how much memory a device can give |
 //! | `ledger` | what has been made on a device, and how what fails is heard |
@@ -31,6 +31,7 @@ mod draft_products;
 pub mod embed;
 mod executor;
 pub mod experts;
+mod find;
 mod flight;
 pub mod layout;
 mod ledger;
@@ -59,15 +60,17 @@ pub mod tiers;
 mod trials;
 pub mod variants;
 
-pub use choice::{Arrival, Choice, Input, Ticket, Wanted};
+pub use super::candidates::{Choice, Draw, Input, Wanted};
+pub use choice::{Arrival, Ticket};
 pub use device::{Gpu, GpuOptions, Requirements};
 pub use executor::{GpuExecutor, GpuExecutorOptions};
+pub use find::{look, open};
 #[doc(hidden)]
 pub use ledger::Fault;
 pub use needs::Traits;
+pub use readback::wait;
 pub use report::{Report, TierState};
 pub use room::{Room, RoomSource, Sight};
-pub use rows::Draw;
 #[doc(hidden)]
 pub use selfcheck::Spoil;
 pub use tiers::{TIERS, Tier, Tiers};

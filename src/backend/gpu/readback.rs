@@ -69,7 +69,7 @@ pub fn wait<T>(gpu: &Gpu, future: impl Future<Output = T>) -> T {
 }
 
 /// The same where the future asks for no more than one submission and those before it, while others may follow.
-pub fn wait_until<T>(gpu: &Gpu, submission: &wgpu::SubmissionIndex, future: impl Future<Output = T>) -> T {
+pub(super) fn wait_until<T>(gpu: &Gpu, submission: &wgpu::SubmissionIndex, future: impl Future<Output = T>) -> T {
     wait_as(gpu, future, || wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
 }
 

@@ -25,6 +25,7 @@
 use super::device::{Gpu, GpuOptions, adapters, binding_limit, choose};
 use super::memory::buffer;
 use super::needs::Traits;
+use super::readback::wait;
 use super::tiers::Tiers;
 use crate::{Error, Result};
 use wgpu::{BufferUsages, DeviceType};
@@ -117,6 +118,16 @@ impl Gpu {
         }
     }
 
+    /// The same as one sees of a GPU that is not open, for callers that are not asynchronous.
+    ///
+    /// # Errors
+    /// [`Error::GpuLost`] if it is gone.
+    pub fn sight(&self) -> Result<Sight> {
+        let room = wait(self, self.room());
+        self.check()?;
+        Ok(Sight { name: self.info().name.clone(), traits: Traits::of(self), room })
+    }
+
     fn unknown_room(&self, error: &Error) -> Room {
         log::warn!("room on {}: {error}", self.info().name);
         let is_lost = matches!(error, Error::GpuLost { .. });
@@ -125,13 +136,13 @@ impl Gpu {
     }
 }
 
-/// A GPU that was found, and not opened.
+/// A GPU that was found, opened or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sight {
     /// Its name.
     pub name: String,
-    /// What needs depend on, if all that it offers turns out well.
+    /// What needs depend on; if it is not open, supposing that all that it offers turns out well.
     pub traits: Traits,
     /// What it can give now.
     pub room: Room,

@@ -517,26 +517,10 @@ pub struct DrawParams {
 }
 
 impl DrawParams {
-    /// Reads a [`Draw`], a uniform, and what the last of [`TopKParams::rounds`] wrote; writes an index as `u32`.
+    /// Reads a [`Draw`](super::Draw), a uniform, and what the last of [`TopKParams::rounds`] wrote; writes an index as `u32`.
     pub fn kernel(&self) -> Kernel {
         Kernel { variant: Variant::new("draw.wgsl", "uuurw"), groups: [1, 1, 1] }
     }
-}
-
-/// What is drawn by, as `draw.wgsl` has it.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
-pub struct Draw {
-    /// How many of the likeliest candidates count.
-    pub keep: u32,
-    /// What logits are divided by; above 0.
-    pub temperature: f32,
-    /// The likeliest that hold so much stay.
-    pub top_p: f32,
-    /// And those at least so likely, compared with the likeliest.
-    pub min_p: f32,
-    /// A number from 0 to 1.
-    pub uniform: f32,
 }
 
 /// Every shader of this family, without tiers.
