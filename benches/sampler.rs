@@ -7,38 +7,46 @@
 //! The logits are normally distributed with a deviation of 3, a new set for each token, so that nothing can be learned
 //! from the last one; eight sets take turns. A history of some hundred tokens has been accepted, and each choice is.
 
-use criterion::{BenchmarkId, Criterion};
 use kiln::sampler::{Mirostat, Sampler, SamplerOptions};
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::Instant;
 
 const SETS: usize = 8;
+const VOCABULARIES: [usize; 3] = [32_000, 128_256, 262_144];
+/// Batches of choices, whose median counts.
+const BATCHES: usize = 21;
+const CHOICES: usize = 40;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2))
-        .configure_from_args();
+    println!("| microseconds a token | {} |", VOCABULARIES.map(|count| count.to_string()).join(" | "));
+    println!("|---|---|---|---|");
     for (name, options) in chains() {
-        let mut group = criterion.benchmark_group(format!("sampler/{name}"));
-        for n_vocab in [32_000, 128_256, 262_144] {
-            let mut sets: Vec<Vec<f32>> = (0..SETS as u64).map(|seed| normal_logits(n_vocab, seed)).collect();
-            let breakers = vec![vec![198], vec![25], vec![1], vec![9, 198]];
-            let mut sampler = Sampler::with_breakers(&options, n_vocab, 1, breakers).expect("valid options");
-            (0..300).for_each(|i| sampler.accept(i * i % 97 + 100));
-            let mut turn = 0;
-            group.bench_function(BenchmarkId::from_parameter(n_vocab), |bench| {
-                bench.iter(|| {
-                    turn = (turn + 1) % SETS;
-                    let token = sampler.sample(black_box(&mut sets[turn])).expect("a token");
-                    sampler.accept(token);
-                    token
-                });
-            });
-        }
-        group.finish();
+        let cells = VOCABULARIES.map(|n_vocab| {
+            let [least, median, most] = microseconds(&options, n_vocab);
+            format!("{median:.1} ({least:.1} to {most:.1})")
+        });
+        println!("| {name} | {} |", cells.join(" | "));
     }
+}
+
+/// The least, the median and the most of some batches; one before them warms up.
+fn microseconds(options: &SamplerOptions, n_vocab: usize) -> [f64; 3] {
+    let mut sets: Vec<Vec<f32>> = (0..SETS as u64).map(|seed| normal_logits(n_vocab, seed)).collect();
+    let breakers = vec![vec![198], vec![25], vec![1], vec![9, 198]];
+    let mut sampler = Sampler::with_breakers(options, n_vocab, 1, breakers).expect("valid options");
+    (0..300).for_each(|i| sampler.accept(i * i % 97 + 100));
+    let mut batch = || {
+        let start = Instant::now();
+        for choice in 0..CHOICES {
+            let token = sampler.sample(black_box(&mut sets[choice % SETS])).expect("a token");
+            sampler.accept(token);
+        }
+        start.elapsed().as_secs_f64() * 1e6 / CHOICES as f64
+    };
+    batch();
+    let mut times: Vec<f64> = (0..BATCHES).map(|_| batch()).collect();
+    times.sort_by(f64::total_cmp);
+    [times[0], times[BATCHES / 2], times[BATCHES - 1]]
 }
 
 fn chains() -> Vec<(&'static str, SamplerOptions)> {

@@ -9,12 +9,11 @@
 //! English to a tokenizer. The other rows show that no text is much slower: one repeated character, spaces, and random
 //! bytes, most of which are no UTF-8 and have to be repaired. The last line of each vocabulary compares them.
 
-use criterion::{BenchmarkId, Criterion, Throughput};
 use kiln::gguf::{Gguf, GgufWriter};
 use kiln::tokenizer::{Encode, Tokenizer};
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const TEXT_BYTES: usize = 10_000_000;
 
@@ -25,11 +24,8 @@ fn main() {
     };
     let folder = golden.join("tokenizers");
     let texts = texts(&folder);
-    let mut criterion = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(3))
-        .configure_from_args();
+    // Behind `--`, a part of the names of those that shall run.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     for (name, vocabulary) in [
         ("SPM llama-spm", open(&folder, "llama-spm")),
         ("BPE llama-bpe", open(&folder, "llama-bpe")),
@@ -37,17 +33,12 @@ fn main() {
         ("WordPiece bert-bge", open(&folder, "bert-bge")),
         ("Unigram llama-spm's tokens", unigram(&open(&folder, "llama-spm"))),
     ] {
+        if !name.contains(&wanted) {
+            continue;
+        }
         let start = Instant::now();
         let tokenizer = Tokenizer::load(vocabulary.metadata()).expect("the vocabulary loads");
         println!("{name}: loaded in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-        let mut group = criterion.benchmark_group(name);
-        for (kind, text) in &texts {
-            group.throughput(Throughput::Bytes(text.len() as u64));
-            group.bench_with_input(BenchmarkId::from_parameter(kind), text, |bencher, text| {
-                bencher.iter(|| tokenizer.encode_bytes(black_box(text), Encode::default()));
-            });
-        }
-        group.finish();
         compare(name, &tokenizer, &texts);
     }
 }
