@@ -5,11 +5,11 @@
 
 #![cfg(feature = "grammar")]
 
+#[cfg(feature = "gpu")]
 mod gpu;
 mod json_shape;
 
 use json_shape::Pattern;
-use kiln::backend::gpu::GpuOptions;
 use kiln::gguf::{Gguf, GgufWriter};
 use kiln::grammar::{Grammar, Matcher, Vocabulary};
 use kiln::sampler::SamplerOptions;
@@ -531,12 +531,13 @@ fn odd_tokens_are_never_chosen_for_what_they_are_not() {
     assert!(error.to_string().contains("no token of the vocabulary"), "{error}");
 }
 
+#[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_gives_the_same_reply_and_its_loss_does_not_end_the_grammar() {
     let schema = json!({ "type": "array", "items": { "enum": ["one", "two", 3] }, "minItems": 9, "maxItems": 12 });
     let seeded = |seed| Generate::new().sampler(SamplerOptions::new().temperature(1.5)).seed(seed);
     for how in [Generate::new().greedy(), seeded(1), seeded(2)] {
-        let Some(gpu) = gpu::open(&GpuOptions::default()).pop() else { return };
+        let Some(gpu) = gpu::open(&Default::default()).pop() else { return };
         let how = how.json_schema(&schema);
         let expected = RANDOM.session().generate_with("Hi", how.clone()).unwrap().text().unwrap();
         let file = Gguf::open(path("tests/golden/models/llama.gguf")).unwrap();
