@@ -695,5 +695,5 @@ fn the_table_of_families_is_true() {
     let mut known: Vec<String> = model::architectures().map(String::from).collect();
     known.sort();
     assert_eq!(listed, known);
-    assert!(readme.contains(&format!("programs of {} architectures", known.len())), "there are {}", known.len());
+    assert!(readme.contains(&format!(" {} architectures ", known.len())), "there are {}", known.len());
 }
