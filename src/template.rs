@@ -8,6 +8,7 @@
 
 mod json;
 mod python;
+mod strings;
 mod time;
 
 pub use time::Now;
@@ -58,6 +59,11 @@ impl Template {
         environment.set_unknown_method_callback(python::method);
         environment.set_formatter(python::print);
         environment.add_filter("tojson", json::filter);
+        environment.add_filter("indent", python::indent);
+        environment.add_filter("wordcount", python::word_count);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
+        environment.add_test("number", python::is_number);
         environment.add_function("raise_exception", raise);
         environment.add_template_owned(NAME, without_generation_tags(source)).map_err(wrong)?;
         Ok(Template { environment })

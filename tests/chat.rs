@@ -7,7 +7,7 @@ use kiln::gguf::{Gguf, GgufWriter};
 use kiln::session::Finish;
 use kiln::template::Now;
 use kiln::tokenizer::Tokenizer;
-use kiln::{Error, Generate, LoadOptions, Model};
+use kiln::{Device, Error, Generate, LoadOptions, Model};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn box_path() -> PathBuf {
 }
 
 fn model(context: u32) -> Model {
-    LoadOptions::new().device(kiln::Device::Cpu).context(context).sessions(3).open(box_path()).unwrap()
+    LoadOptions::new().device(Device::Cpu).context(context).sessions(3).open(box_path()).unwrap()
 }
 
 fn greedy() -> Generate {
@@ -189,19 +189,28 @@ fn a_full_context_is_an_error_or_makes_room() {
 
 #[test]
 fn a_reply_longer_than_the_context_goes_on_where_messages_can_be_forgotten() {
-    for policy in [ContextPolicy::ForgetOldest { keep_system: true }, ContextPolicy::Shift] {
-        let mut chat = chat(128, policy);
-        say(&mut chat, "Hello! My name is Anna.");
-        say(&mut chat, "What is kiln?");
-        let how = Generate::new().greedy().ignore_end(true).max_tokens(90);
-        let mut reply = chat.say_with("Tell me a story about a fox.", how).unwrap();
-        let written: String = reply.by_ref().map(|piece| piece.unwrap().to_string()).collect();
-        assert_eq!(reply.finish(), Some(Finish::MaxTokens), "{written}");
-        assert_eq!(reply.statistics().generated_tokens, 90);
-        drop(reply);
-        assert_eq!(chat.messages()[5].text, written);
-        assert!(chat.session().tokens().len() <= 128);
-        assert!(!say(&mut chat, "Thank you!").is_empty());
+    let name = std::env::var("KILN_TEST_GPU").unwrap_or("llvmpipe".into());
+    let name = name.split(',').next().map(str::to_owned);
+    for device in [Device::Cpu, Device::Gpu(name)] {
+        let options = LoadOptions::new().device(device.clone()).context(128);
+        let model = match options.open(box_path()) {
+            Err(error) if device != Device::Cpu => return println!("skipped: {error}"),
+            model => model.unwrap(),
+        };
+        for policy in [ContextPolicy::ForgetOldest { keep_system: true }, ContextPolicy::Shift] {
+            let mut chat = model.chat().policy(policy).generate(greedy()).start().unwrap();
+            say(&mut chat, "Hello! My name is Anna.");
+            say(&mut chat, "What is kiln?");
+            let how = Generate::new().greedy().ignore_end(true).max_tokens(90);
+            let mut reply = chat.say_with("Tell me a story about a fox.", how).unwrap();
+            let written: String = reply.by_ref().map(|piece| piece.unwrap().to_string()).collect();
+            assert_eq!(reply.finish(), Some(Finish::MaxTokens), "{written}");
+            assert_eq!(reply.statistics().generated_tokens, 90);
+            drop(reply);
+            assert_eq!(chat.messages()[5].text, written);
+            assert!(chat.session().tokens().len() <= 128);
+            assert!(!say(&mut chat, "Thank you!").is_empty());
+        }
     }
 }
 

@@ -87,6 +87,44 @@ fn strings_have_pythons_methods() {
 }
 
 #[test]
+fn strings_have_pythons_rarer_methods() {
+    let print = |source: &str, expected: &str| assert_renders(source, json!({}), expected);
+    print("{{ 'a,b,c'.rsplit(',', 1) }} {{ 'a,b,c'.rsplit(',') }}", "['a,b', 'c'] ['a', 'b', 'c']");
+    print("{{ 'a-b-c'.partition('-') }} {{ 'a-b-c'.rpartition('-') }}", "('a', '-', 'b-c') ('a-b', '-', 'c')");
+    print(
+        "{{ 'Ab'.swapcase() }} {{ 'ab'.ljust(4) }}|{{ 'ab'.rjust(4, '.') }} {{ '-7'.zfill(4) }}",
+        "aB ab  |..ab -007",
+    );
+    // Where the room is uneven, as Python has it.
+    print("{{ 'ab'.center(5,'*') }} {{ 'abc'.center(6,'*') }} {{ 'abc'.center(4,'*') }}", "**ab* *abc** abc*");
+    print("{{ 'one two_three, four' | wordcount }}", "3");
+}
+
+#[test]
+fn lines_are_indented_as_in_jinja2() {
+    let print = |source: &str, expected: &str| assert_renders(source, json!({}), expected);
+    print("{{ '{\n' | indent(4, first=true) }}|", "    {\n|");
+    print("{{ 'a\n\nb' | indent }}|{{ 'a\n\nb' | indent(2, true, true) }}|", "a\n\n    b|  a\n  \n  b|");
+    print("{{ 'a\nb\n' | indent('--') }}|{{ 'x' | indent(width=3, first=True) }}|", "a\n--b\n|   x|");
+}
+
+#[test]
+fn tests_are_those_of_jinja2() {
+    let print = |source: &str, expected: &str| assert_renders(source, json!({"tools": null}), expected);
+    // What is undefined is an empty sequence to Python's engine; what is none is none.
+    print(
+        "{{ none is iterable }} {{ missing is iterable }} {{ 3 is iterable }} {{ 'a' is iterable }}",
+        "False True False True",
+    );
+    print("{% if tools is iterable and tools | length > 0 %}some{% else %}none{% endif %}", "none");
+    print(
+        "{{ {} is sequence }} {{ range(3) is iterable }} {{ true is number }} {{ true is integer }}",
+        "True True True False",
+    );
+    print("{{ (1, 'a') }} {{ (1,) }} {{ {'b': 1} | dictsort }}", "(1, 'a') (1,) [('b', 1)]");
+}
+
+#[test]
 fn templates_know_the_time_and_can_refuse() {
     assert_renders("{{ strftime_now('%d %b %Y') }}", json!({}), "15 Jan 2026");
     let error = render("a\n{{ raise_exception('no ' ~ role ~ ' here') }}", json!({"role": "tool"})).unwrap_err();

@@ -1,6 +1,7 @@
 //! What templates expect of Python: how values print, and methods that values have there.
 
-use minijinja::value::ValueKind;
+use super::strings;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State, Value};
 
 /// Writes a value as Python's `str` does.
@@ -37,7 +38,11 @@ fn repr(value: &Value, depth: usize) -> String {
         ValueKind::Seq | ValueKind::Iterable => {
             let items: Vec<String> =
                 value.try_iter().into_iter().flatten().map(|item| repr(&item, depth + 1)).collect();
-            format!("[{}]", items.join(", "))
+            match (value.is_tuple(), &items[..]) {
+                (true, [item]) => format!("({item},)"),
+                (true, _) => format!("({})", items.join(", ")),
+                _ => format!("[{}]", items.join(", ")),
+            }
         }
         ValueKind::Map => {
             let pair = |key: Value| {
@@ -98,10 +103,56 @@ pub(super) fn number(value: &Value) -> String {
 
 /// Methods that values have in Python.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    let strings = (value.as_str(), arguments.first().and_then(|argument| argument.as_str()));
-    match (name, strings, arguments.len()) {
-        ("removeprefix", (Some(text), Some(part)), 1) => Ok(Value::from(text.strip_prefix(part).unwrap_or(text))),
-        ("removesuffix", (Some(text), Some(part)), 1) => Ok(Value::from(text.strip_suffix(part).unwrap_or(text))),
-        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments),
+    match value.as_str().and_then(|text| strings::call(text, name, arguments)) {
+        Some(result) => Ok(result),
+        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments),
     }
+}
+
+/// Whether Python can iterate over a value, which it can over what is undefined, too.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// Whether a value has a length and items.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
+}
+
+/// Whether a value is a number, as true and false are to Python.
+pub(super) fn is_number(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+}
+
+/// Indents the lines of a text, but for the first and for empty ones unless these are asked for.
+pub(super) fn indent(
+    text: &str,
+    width: Option<Value>,
+    first: Option<Value>,
+    blank: Option<Value>,
+    named: Kwargs,
+) -> Result<String, Error> {
+    const MOST_WIDTH: usize = 1000;
+    let or_named = |value: Option<Value>, name| value.map_or_else(|| named.get(name), |value| Ok(Some(value)));
+    let (width, first, blank) = (or_named(width, "width")?, or_named(first, "first")?, or_named(blank, "blank")?);
+    named.assert_all_used()?;
+    let is_asked = |value: &Option<Value>| value.as_ref().is_some_and(Value::is_true);
+    let indentation = match width {
+        None => " ".repeat(4),
+        Some(width) => match width.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(usize::try_from(width)?.min(MOST_WIDTH)),
+        },
+    };
+    let lines = text.split('\n').enumerate().map(|(index, line)| {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let is_wanted = if index == 0 { is_asked(&first) } else { !line.is_empty() || is_asked(&blank) };
+        if is_wanted { format!("{indentation}{line}") } else { line.to_owned() }
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// How many words a text has.
+pub(super) fn word_count(text: &str) -> usize {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
 }
