@@ -4,9 +4,10 @@
 use futures::executor::block_on_stream;
 use kiln::chat::{Chat, ContextPolicy, Message, Piece, Prompter, Role, Tool, ToolCall};
 use kiln::gguf::{Gguf, GgufWriter};
+use kiln::sampler::SamplerOptions;
 use kiln::session::Finish;
 use kiln::template::Now;
-use kiln::tokenizer::Tokenizer;
+use kiln::tokenizer::{Encode, Tokenizer};
 use kiln::{Device, Error, Generate, LoadOptions, Model};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -63,6 +64,24 @@ fn what_is_held_is_what_the_template_renders() {
         let held = chat.model().tokenizer().decode_bytes(chat.session().tokens(), true);
         assert!(prompt.text().starts_with(std::str::from_utf8(&held).unwrap()), "{prompt:?}");
     }
+}
+
+#[test]
+fn what_was_chosen_is_kept_though_the_text_could_be_cut_into_other_tokens() {
+    let mut chat = chat(1024, ContextPolicy::Stop);
+    let mut others = 0;
+    for seed in 0..8 {
+        let wild = SamplerOptions::new().temperature(4.0).top_k(0).top_p(1.0).min_p(0.0);
+        let how = Generate::new().sampler(wild).seed(seed).max_tokens(20).ignore_end(true);
+        let text = chat.say_with("Hi", how).unwrap().text().unwrap();
+        let tokenizer = chat.model().tokenizer();
+        others += usize::from(!chat.session().tokens().ends_with(&tokenizer.encode(&text, Encode::default())));
+        let mut reply = chat.say_with("Hi", greedy().max_tokens(1)).unwrap();
+        assert!(reply.by_ref().all(|piece| piece.is_ok()));
+        let run = reply.statistics().prompt_tokens;
+        assert!(run < 16, "{run} tokens behind {text:?}");
+    }
+    assert!(others > 4, "{others}");
 }
 
 #[test]
