@@ -506,7 +506,7 @@ impl Chat {
         }
         // The beginning of a stop text is among the tokens, and not in the text.
         if !matches!(finish, Some(Finish::Stop(_))) {
-            let text = format!("{}{}", turn.prompt.marked(), self.prompter.guarded(&turn.raw, &turn.prompt));
+            let text = format!("{}{}", turn.prompt.marked(), self.prompter.guarded(turn.written(), &turn.prompt));
             self.held.set(&text, self.session.tokens().len());
         }
         self.messages.push(turn.into_message());

@@ -62,6 +62,14 @@ impl Turn {
         &self.message
     }
 
+    /// What the model has written, as the template will write it again: where it is nothing but text, that is without the
+    /// white space in front that is no part of the message.
+    pub fn written(&self) -> &str {
+        let Message { text, thought, calls, .. } = &self.message;
+        let said = text.get(self.prefix.text.len()..).filter(|_| thought.is_empty() && calls.is_empty());
+        said.filter(|said| self.raw.trim_start() == *said).unwrap_or(&self.raw)
+    }
+
     pub fn into_message(self) -> Message {
         self.message
     }
