@@ -228,7 +228,7 @@ impl Held {
         self.ends.iter().rev().find(begins).copied().unwrap_or_default()
     }
 
-    /// Becomes another text, of which so many bytes were held before.
+    /// Becomes another text, which is so many tokens. Of the lengths that were known, those in what is common stay.
     fn set(&mut self, text: &str, tokens: usize) {
         self.ends.retain(|(bytes, _)| self.text.get(..*bytes).is_some_and(|held| text.starts_with(held)));
         self.text = text.to_owned();
@@ -418,12 +418,15 @@ impl Chat {
         let prefix = self.begin(&mut reader, &mut prompt, &mut tokens);
         self.session.set_tokens(&tokens)?;
         self.held.set(prompt.marked(), tokens.len());
-        Ok(Turn::new(reader, prefix, prompt, tokens.len(), self.session.run(how)?))
+        let forgets = matches!(self.setup.policy, ContextPolicy::ForgetOldest { .. });
+        let running = self.session.run(how, forgets)?;
+        self.prefix.clear();
+        Ok(Turn::new(reader, prefix, prompt, tokens.len(), running))
     }
 
     /// Puts the words that the reply is to begin with behind the prompt.
-    fn begin(&mut self, reader: &mut Reader, prompt: &mut Prompt, tokens: &mut Vec<u32>) -> Prefix {
-        let text = std::mem::take(&mut self.prefix);
+    fn begin(&self, reader: &mut Reader, prompt: &mut Prompt, tokens: &mut Vec<u32>) -> Prefix {
+        let text = self.prefix.clone();
         if text.is_empty() {
             return Prefix::default();
         }

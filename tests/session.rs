@@ -149,6 +149,23 @@ fn a_full_context_is_an_error_with_its_numbers() {
 }
 
 #[test]
+fn a_full_context_leaves_nothing_held_back() {
+    let (_, prompt, _) = golden();
+    let model = LoadOptions::new().context(prompt.len() as u32 + 12).open(path("llama.gguf")).unwrap();
+    let text = |how: Generate| {
+        let mut session = model.session();
+        let mut reply = session.generate_tokens(&prompt, how).unwrap();
+        let pieces: Vec<Result<String, Error>> = reply.by_ref().collect();
+        assert!(matches!(pieces.last(), Some(Err(Error::ContextFull { .. }))), "{pieces:?}");
+        pieces.into_iter().flatten().collect::<String>()
+    };
+    let written = text(greedy(100));
+    // The last letter may begin a stop text, and does not.
+    let last = written.chars().last().unwrap();
+    assert_eq!(text(greedy(100).stop(format!("{last}\u{1}\u{2}never"))), written);
+}
+
+#[test]
 fn seeds_decide_and_texts_are_only_texts() {
     let (model, ..) = golden();
     let text = |seed| {

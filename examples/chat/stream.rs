@@ -67,6 +67,7 @@ impl Sink for JsonLines {
     fn end(&mut self, statistics: &Statistics, finish: Option<&Finish>) -> io::Result<()> {
         let finish = match finish {
             Some(Finish::End(_)) => "end",
+            Some(Finish::Complete) => "complete",
             Some(Finish::Stop(_)) => "stop",
             Some(Finish::MaxTokens) => "max_tokens",
             Some(Finish::Cancelled) => "cancelled",
@@ -109,6 +110,8 @@ pub fn statistics_line(statistics: &Statistics) -> String {
 /// Why a reply ended.
 pub fn finish_words(finish: Option<&Finish>) -> String {
     match finish {
+        Some(Finish::Complete) => "the text is complete".into(),
+        Some(Finish::Stop(text)) => format!("the stop text {text:?} came"),
         Some(Finish::End(token)) => format!("the model ended with token {token}"),
         Some(Finish::MaxTokens) => "as many tokens as asked for".into(),
         Some(Finish::Cancelled) => "stopped".into(),

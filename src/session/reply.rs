@@ -246,13 +246,15 @@ pub(super) struct Interrupted {
     generated: usize,
     /// Whether it ended because a GPU was lost.
     pub(super) lost_gpu: bool,
+    /// Whether somebody makes room and goes on with it when the context is full. Otherwise it ends there.
+    pub(super) outlives_context: bool,
 }
 
 impl Interrupted {
     /// A reply that has not begun.
     pub fn new(sampler: Sampler, form: Form, mut how: Generate) -> Self {
         let decoder = StreamDecoder::new(std::mem::take(&mut how.stop));
-        Interrupted { sampler, form, how, decoder, generated: 0, lost_gpu: false }
+        Interrupted { sampler, form, how, decoder, generated: 0, lost_gpu: false, outlives_context: false }
     }
 }
 
@@ -273,7 +275,8 @@ impl Worker {
         // Only what was chosen is held.
         let result = next.forget(&mut self.state).and(result);
         self.course.lost_gpu = matches!(result, Err(Error::GpuLost { .. }));
-        let may_go_on = self.course.lost_gpu || matches!(result, Err(Error::ContextFull { .. }));
+        let is_full = matches!(result, Err(Error::ContextFull { .. }));
+        let may_go_on = self.course.lost_gpu || (is_full && self.course.outlives_context);
         if !may_go_on {
             let rest = self.course.decoder.finish();
             self.send_text(rest);

@@ -20,11 +20,14 @@ impl Session {
         Ok(same)
     }
 
-    /// Starts a generation behind the tokens it holds. They are gone until [`take_back`](Self::take_back).
-    pub(crate) fn run(&mut self, how: Generate) -> Result<Running> {
+    /// Starts a generation behind the tokens it holds. They are gone until [`take_back`](Self::take_back). If it outlives the
+    /// context, [`run_on`](Self::run_on) goes on with it when that is full.
+    pub(crate) fn run(&mut self, how: Generate, outlives_context: bool) -> Result<Running> {
         let (sampler, form) = (how.make_sampler(&self.model)?, Form::new(&how, &self.model)?);
         let Some(state) = self.state.take() else { return Err(lost()) };
-        Running::start(&self.model, state, Interrupted::new(sampler, form, how), Cancel::default())
+        let mut course = Interrupted::new(sampler, form, how);
+        course.outlives_context = outlives_context;
+        Running::start(&self.model, state, course, Cancel::default())
     }
 
     /// Takes back what a generation was lent, when it has ended.
