@@ -1,8 +1,6 @@
 //! Every shader in every variant is taken by other compilers than the one at hand: naga's validator, its way to Vulkan,
 //! Metal and DirectX, and, where it is installed, the compiler of a browser, which alone checks that barriers are
-//! reached by all lanes together.
-
-#![cfg(feature = "gpu")]
+//! reached by all lanes together. Needs the feature `portable`.
 
 use kiln::backend::gpu::shader::Variant;
 use kiln::backend::gpu::variants;

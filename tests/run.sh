@@ -56,6 +56,6 @@ cargo build --examples
 cargo test "$@"
 # What is not in the default features.
 if [ $# = 0 ]; then
-    cargo test --features grammar --test grammar
-    cargo test --features grammar --doc grammar
+    cargo test --features grammar,portable --test grammar --test portable
+    cargo test --features grammar,portable --doc grammar
 fi

@@ -273,6 +273,12 @@ impl<F: IntScaled> Family for Int<F> {
     }
 }
 
+/// A panel times one token, as one function for all numbers of tokens.
+#[inline(never)]
+fn one<S: Isa, K: Family>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, K::Block>, token: usize) -> S::F {
+    K::panel::<S, 1>(s, planes, x, token)[0]
+}
+
 /// Few tokens: `out[token, row]` for T tokens from the first given.
 pub(crate) struct Rows<'a, K: Family, const T: usize> {
     pub panels: Panels<'a>,
@@ -288,7 +294,11 @@ impl<K: Family, const T: usize> Task for Rows<'_, K, T> {
     fn run<S: Isa>(self, s: S) {
         let rows = self.panels.count * LANES;
         for (index, planes) in self.panels.each().enumerate() {
-            let sums = K::panel::<S, T>(s, planes, self.x, self.token);
+            let sums = if S::SEVERAL {
+                K::panel::<S, T>(s, planes, self.x, self.token)
+            } else {
+                from_fn(|t| one::<S, K>(s, planes, self.x, self.token + t))
+            };
             for (t, &sums) in sums.iter().enumerate() {
                 let out = self.out.get_mut(t * rows + index * LANES..).and_then(|out| out.first_chunk_mut());
                 if let Some(out) = out {

@@ -46,6 +46,7 @@ impl Isa for Scalar {
     type Sum = Lanes<i32>;
 
     const BIAS: Option<u8> = Some(128);
+    const SEVERAL: bool = false;
 
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
