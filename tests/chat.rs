@@ -138,11 +138,13 @@ fn a_dropped_reply_is_what_was_written_until_then() {
 fn what_could_begin_a_thought_is_text_when_the_reply_ends() {
     let model = model(1024);
     let angle = model.tokenizer().encode("<", Encode::default())[..].last().copied().unwrap();
-    let generate = Generate::new().sampler(SamplerOptions::greedy().bias(angle, 1e9)).max_tokens(3);
-    let mut chat = model.chat().generate(generate).start().unwrap();
+    let template = "{% set mark = '</think>' %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
+        {% endfor %}<|im_start|>assistant\n";
+    let generate = Generate::new().sampler(SamplerOptions::greedy().bias(angle, 1e9)).max_tokens(1);
+    let mut chat = model.chat().template(template).generate(generate).start().unwrap();
     let pieces: Vec<Piece> = chat.say("Hello!").unwrap().map(Result::unwrap).collect();
-    assert_eq!(pieces.iter().map(Piece::to_string).collect::<String>(), "<<<");
-    assert_eq!(chat.messages()[1].text, "<<<");
+    assert_eq!(pieces, [Piece::Text("<".into())]);
+    assert_eq!(chat.messages()[1].text, "<");
 }
 
 #[test]
