@@ -273,7 +273,8 @@ impl<F: IntScaled> Family for Int<F> {
     }
 }
 
-/// A panel times one token, as one function for all numbers of tokens.
+/// A panel times one token, as one function for all numbers of tokens. It stays one, so it is compiled without the
+/// instructions of a unit: for [`Scalar`](super::scalar::Scalar) only.
 #[inline(never)]
 fn one<S: Isa, K: Family>(s: S, planes: (&[u8], &[u8]), x: Tokens<'_, K::Block>, token: usize) -> S::F {
     K::panel::<S, 1>(s, planes, x, token)[0]
