@@ -7,8 +7,8 @@
 //! AVX512-BF16 is left alone. Its products take both sides in BF16, so the activations of BF16 weights would be rounded
 //! to eight bits of fraction; to widen BF16 weights, a shift is all it takes.
 //!
-//! Tests have a second way to a value of the type, on which the instruction is modelled in plain Rust. That is all that has
-//! run so far: the instruction itself has been compiled, but neither executed nor timed on any processor.
+//! Tests have a second way to a value of the type, on which the instruction is modelled in plain Rust, for processors that
+//! have none.
 
 use super::avx2::Avx2;
 use super::{Isa, LANES, Task};
