@@ -182,8 +182,8 @@
 //! | `chat` | yes | the modules `chat` and `template`; without it there are texts and tokens, and no conversations | minijinja, serde_json |
 //! | `grammar` | no | `grammar`: replies that conform to a schema or a grammar | llguidance, serde_json |
 //!
-//! Without any, the crate is a core of few dependencies that runs models on the CPU. (`portable` is for a test of the shaders, and
-//! brings nothing.)
+//! Without any, the crate is a core of few dependencies that runs models on the CPU. (`portable` is for a test of the
+//! shaders, and brings nothing.)
 //!
 //! # How it is built
 //!

@@ -107,8 +107,8 @@ pub(super) trait Isa: Copy + Send + Sync + 'static {
     /// What is added to whole bytes with sign to make them the left side of [`dot`](Isa::dot): 0 or 128. `None` where
     /// sums have 16 bits, which neither whole bytes nor more quads than a format's span fit; with a bias, they have 32.
     const BIAS: Option<u8>;
-    /// Whether [`Rows`](kernels::Rows) multiplies weights by several tokens while they are in registers. Where those are too
-    /// few, it gains little, and is several times the code for each format.
+    /// Whether [`Rows`](kernels::Rows) multiplies weights by several tokens while they are in registers. That is several times
+    /// the code for each format, which a fallback that few processors need goes without.
     const SEVERAL: bool = true;
 
     /// Compiles `task` for this unit, and runs it.
